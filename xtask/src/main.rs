@@ -1,1 +1,41 @@
-fn main() {}
+//! The project's own commands. `cargo xtask help` lists them.
+
+mod envoy;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask test            everything that must hold before a change lands; prints `N passed, N failed, N skipped`
+cargo xtask test STEP…      only these steps: format, clippy, unit, demo, docs
+cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[][..]),
+    };
+    let outcome = match command {
+        "test" => test::run(rest),
+        "envoy" => envoy::install().map(|path| {
+            println!("{}", path.display());
+            true
+        }),
+        "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            Ok(true)
+        }
+        other => Err(anyhow::anyhow!("there is no command {other:?}; `cargo xtask help` lists them")),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

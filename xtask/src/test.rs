@@ -1,0 +1,76 @@
+//! `cargo xtask test`: the README's test command.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::bail;
+
+use crate::envoy;
+use crate::steps::{Counts, cargo, cargo_test, check, repository};
+
+const STEPS: [&str; 5] = ["format", "clippy", "unit", "demo", "docs"];
+
+/// Runs the named steps, or all; true when nothing failed.
+pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
+    if let Some(unknown) = wanted.iter().find(|step| !STEPS.contains(&step.as_str())) {
+        bail!("there is no step {unknown:?}; there are: {}", STEPS.join(", "));
+    }
+    let started = Instant::now();
+    let mut total = Counts::default();
+    for step in STEPS.iter().filter(|step| wanted.is_empty() || wanted.iter().any(|name| name == *step)) {
+        total.add(match *step {
+            "format" => check("format", &mut cargo(&["fmt", "--all", "--check"]))?,
+            "clippy" => check(
+                "clippy",
+                &mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            )?,
+            "unit" => unit()?,
+            "demo" => demo()?,
+            "docs" => check(
+                "docs",
+                cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
+                    .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
+            )?,
+            other => bail!("step {other} is not wired"),
+        });
+    }
+    for skipped in &total.skipped {
+        println!("skipped: {skipped}");
+    }
+    for failure in &total.failures {
+        println!("failed: {failure}");
+    }
+    println!("all steps in {:.0} s", started.elapsed().as_secs_f32());
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped.len());
+    Ok(total.failed == 0)
+}
+
+/// Unit, scenario and end-to-end tests of every crate; a stock Envoy judges where it can be installed.
+fn unit() -> anyhow::Result<Counts> {
+    let skip_log = repository().join("target/skipped.txt");
+    fs::create_dir_all(repository().join("target"))?;
+    fs::remove_file(&skip_log).ok();
+    let mut command = cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]);
+    command.args(["--", "--format=pretty"]).env("MIZZEN_SKIP_LOG", &skip_log);
+    match envoy::install() {
+        Ok(path) => {
+            command.env("MIZZEN_ENVOY", path);
+        }
+        Err(error) => println!("no stock Envoy, tests that need it are skipped: {error:#}"),
+    }
+    let mut counts = cargo_test("unit", &mut command)?;
+    // A test that found out at run time that it cannot run counted as passed: it is not.
+    if let Ok(log) = fs::read_to_string(&skip_log) {
+        let mut skipped: Vec<String> = log.lines().map(str::to_owned).collect();
+        skipped.sort();
+        skipped.dedup();
+        counts.passed = counts.passed.saturating_sub(skipped.len());
+        counts.skipped.extend(skipped);
+    }
+    Ok(counts)
+}
+
+/// The README's two commands as a user types them, with the release build.
+fn demo() -> anyhow::Result<Counts> {
+    check("release build", &mut cargo(&["build", "--quiet", "--release"]))
+}
