@@ -133,6 +133,9 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     pub enforcing_consecutive_5xx: u32,
     pub enforcing_consecutive_gateway_failure: u32,
+    pub enforcing_consecutive_local_origin_failure: u32,
+    /// One endpoint may be ejected even where `max_ejection_percent` allows none.
+    pub always_eject_one_host: bool,
 }
 
 /// Which HTTP is spoken to endpoints.
