@@ -1,5 +1,6 @@
 //! The project's own commands. `cargo xtask help` lists them.
 
+mod bench;
 mod envoy;
 mod steps;
 mod test;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask test            everything that must hold before a change lands; prints `N passed, N failed, N skipped`
 cargo xtask test STEP…      only these steps: format, clippy, unit, demo, docs
+cargo xtask bench           our proxy beside Envoy (and nginx, HAProxy) in one run: CPU, latency, memory, ratios, a plot
 cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy
 ";
 
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         "test" => test::run(rest),
+        "bench" => bench::run(rest),
         "envoy" => envoy::install().map(|path| {
             println!("{}", path.display());
             true

@@ -1,0 +1,96 @@
+//! A closed-loop client: each connection sends its next request when it has read the answer to the last.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+const REQUEST: &[u8] = b"GET /bench HTTP/1.1\r\nhost: bench.local\r\nuser-agent: mizzen-bench\r\naccept: */*\r\n\r\n";
+
+/// What one loading found.
+pub(crate) struct Loaded {
+    pub(crate) requests: u64,
+    /// Answers other than 200.
+    pub(crate) errors: u64,
+    pub(crate) seconds: f64,
+    /// In microseconds, sorted.
+    latencies: Vec<u32>,
+}
+
+impl Loaded {
+    /// The latency below which this share of the requests was answered, in microseconds.
+    pub(crate) fn quantile(&self, share: f64) -> u32 {
+        let index = (self.latencies.len() as f64 * share) as usize;
+        self.latencies.get(index.min(self.latencies.len().saturating_sub(1))).copied().unwrap_or(0)
+    }
+}
+
+/// Loads `address` for `duration` over `connections` keep-alive connections.
+///
+/// # Errors
+///
+/// When a connection cannot be made, breaks, or answers something that is not HTTP/1.1 with a content length.
+pub(crate) fn run(address: SocketAddr, connections: usize, duration: Duration) -> anyhow::Result<Loaded> {
+    let started = Instant::now();
+    let clients: Vec<_> =
+        (0..connections).map(|_| std::thread::spawn(move || connection(address, started, duration))).collect();
+    let mut loaded = Loaded { requests: 0, errors: 0, seconds: 0.0, latencies: Vec::new() };
+    for client in clients {
+        let (latencies, errors) = client.join().map_err(|_| anyhow::anyhow!("a client thread panicked"))??;
+        loaded.errors += errors;
+        loaded.latencies.extend(latencies);
+    }
+    loaded.requests = loaded.latencies.len() as u64;
+    loaded.seconds = started.elapsed().as_secs_f64();
+    loaded.latencies.sort_unstable();
+    Ok(loaded)
+}
+
+fn connection(address: SocketAddr, started: Instant, duration: Duration) -> anyhow::Result<(Vec<u32>, u64)> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let (mut latencies, mut errors) = (Vec::with_capacity(100_000), 0);
+    let mut buffer = vec![0; 64 * 1024];
+    while started.elapsed() < duration {
+        let sent = Instant::now();
+        stream.write_all(REQUEST)?;
+        if read_response(&mut stream, &mut buffer)? != 200 {
+            errors += 1;
+        }
+        latencies.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+    Ok((latencies, errors))
+}
+
+/// Reads one whole response and returns its status.
+fn read_response(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<u16> {
+    let (mut filled, mut wanted) = (0, None);
+    loop {
+        if wanted.is_some_and(|(length, _)| filled >= length) {
+            return Ok(wanted.map_or(0, |(_, status)| status));
+        }
+        let count = stream.read(&mut buffer[filled..])?;
+        if count == 0 {
+            bail!("the connection was closed after {filled} bytes of a response");
+        }
+        filled += count;
+        if wanted.is_none() {
+            wanted = head(&buffer[..filled])?;
+        }
+    }
+}
+
+/// Length of the whole response and its status, once the head is complete.
+fn head(bytes: &[u8]) -> anyhow::Result<Option<(usize, u16)>> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status line")?;
+    let length: usize = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|value| value.trim().parse().ok())
+        .context("a response without content-length")?;
+    Ok(Some((end + 4 + length, status)))
+}

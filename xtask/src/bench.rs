@@ -1,0 +1,24 @@
+//! `cargo xtask bench`: builds the release binary and measures it beside its peers.
+
+use anyhow::bail;
+
+use crate::envoy;
+use crate::steps::{cargo, repository};
+
+/// Passes `arguments` on to the measuring program; `--help` lists them.
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<bool> {
+    if !cargo(&["build", "--quiet", "--release", "-p", "mizzen", "-p", "mizzen-bench"]).status()?.success() {
+        bail!("the release build failed");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), Into::into);
+    let programs = target.join("release");
+    let mut command = std::process::Command::new(programs.join("mizzen-bench"));
+    command.current_dir(repository()).arg("--mizzen").arg(programs.join("mizzen"));
+    match envoy::install() {
+        Ok(path) => {
+            command.arg("--envoy").arg(path);
+        }
+        Err(error) => println!("no stock Envoy to compare with: {error:#}"),
+    }
+    Ok(command.args(arguments).status()?.success())
+}
