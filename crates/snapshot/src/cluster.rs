@@ -2,6 +2,7 @@
 //!
 //! Source: Envoy `config.cluster.v3.Cluster`, `config.endpoint.v3.ClusterLoadAssignment`.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,56 @@ pub struct ClusterPolicy {
     pub services: Vec<ServiceMeta>,
     /// Fingerprint of the resource it was compiled from.
     pub fingerprint: u64,
+}
+
+impl ClusterPolicy {
+    /// Plaintext, without limits, and everything else at Envoy's default.
+    pub fn plain(name: ClusterName, discovery: Discovery) -> Self {
+        Self {
+            name,
+            discovery,
+            connect_timeout: Duration::from_secs(5),
+            balance: Balance::RoundRobin { slow_start: None },
+            limits: Limits::default(),
+            outliers: None,
+            http: UpstreamHttp {
+                version: UpstreamVersion::Http1,
+                idle_timeout: Some(Duration::from_secs(3600)),
+                max_connection_duration: None,
+                max_concurrent_streams: None,
+                http2_keepalive: None,
+            },
+            transports: Vec::new(),
+            default_transport: None,
+            max_requests_per_connection: None,
+            tcp_keepalive: None,
+            bind_source: None,
+            panic_threshold: 50,
+            close_on_host_failure: false,
+            origin: None,
+            services: Vec::new(),
+            fingerprint: 0,
+        }
+    }
+
+    /// How this endpoint is spoken to: the first transport whose labels the endpoint has, else the default. `None` is
+    /// plaintext.
+    pub fn transport(&self, endpoint: &Endpoint) -> Option<&Arc<ClientTls>> {
+        let fits = |transport: &&TransportMatch| {
+            transport.labels.iter().all(|label| endpoint.transport_labels.contains(label))
+        };
+        match self.transports.iter().find(fits) {
+            Some(transport) => transport.tls.as_ref(),
+            None => self.default_transport.as_ref(),
+        }
+    }
+
+    /// The subset in a name such as `outbound|9080|v2|reviews.default.svc.cluster.local`.
+    pub fn subset(&self) -> Option<&str> {
+        let mut parts = self.name.as_str().split('|');
+        let subset = parts.nth(2).filter(|subset| !subset.is_empty());
+        parts.next().and(subset)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +145,19 @@ pub enum Balance {
     },
     /// By the destination that the client dialled.
     ClusterProvided,
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin { .. } => "round robin",
+            Self::LeastRequest { .. } => "least request",
+            Self::Random => "random",
+            Self::RingHash { .. } => "ring hash",
+            Self::Maglev { .. } => "maglev",
+            Self::ClusterProvided => "original destination",
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -52,6 +52,48 @@ pub struct HttpHandler {
     pub normalize_host_case: bool,
 }
 
+impl HttpHandler {
+    /// A handler with these routes and everything else at Envoy's default.
+    pub fn plain(routes: RouteSource) -> Self {
+        Self {
+            stat_prefix: String::new(),
+            codec: Codec::Auto,
+            routes,
+            server_header: ServerHeader::Overwrite("envoy".to_owned()),
+            client_certificate: ForwardClientCert::Sanitize,
+            use_remote_address: false,
+            trusted_hops: 0,
+            skip_xff_append: false,
+            normalize_path: false,
+            merge_slashes: false,
+            escaped_slashes: EscapedSlashes::Keep,
+            strip_port: false,
+            upgrades: Vec::new(),
+            stream_idle_timeout: Some(Duration::from_secs(300)),
+            request_timeout: None,
+            request_headers_timeout: None,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            max_request_headers_kb: 60,
+            max_headers: 100,
+            underscores: Underscores::Allow,
+            http2: Http2Limits::default(),
+            accept_http10: false,
+            fault: false,
+            cors: false,
+            istio_alpn: false,
+            istio_stats: false,
+            metadata_exchange: false,
+            access_log: Vec::new(),
+            generate_request_id: true,
+            preserve_external_request_id: false,
+            suppress_envoy_headers: false,
+            normalize_host_case: false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     Auto,

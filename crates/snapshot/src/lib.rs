@@ -14,6 +14,7 @@ pub mod header;
 pub mod http;
 pub mod listener;
 pub mod matcher;
+pub mod path;
 pub mod plan;
 pub mod route;
 pub mod tls;

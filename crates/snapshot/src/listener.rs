@@ -2,13 +2,15 @@
 //!
 //! Source: Envoy `config.listener.v3.Listener` and `FilterChainMatch`.
 
+mod choose;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mizzen_types::{ClusterName, ListenerName, Percent};
+use mizzen_types::{ClusterName, ListenerName, Origin, Percent};
 
 use crate::http::HttpHandler;
 use crate::tls::ServerTls;
@@ -29,6 +31,8 @@ pub struct Listener {
     pub drain: Drain,
     /// Upper limit of connections open at once; absent means the process-wide limit alone.
     pub max_connections: Option<u32>,
+    /// The resource that asked for it, as far as the listener's metadata tells.
+    pub origin: Option<Origin>,
     /// Fingerprint of the resource it was compiled from: equal fingerprints behave equally.
     pub fingerprint: u64,
 }
@@ -167,11 +171,4 @@ pub enum LogFilter {
     ResponseFlags(Vec<String>),
     Share(Percent),
     StatusAtLeast(u16),
-}
-
-impl Listener {
-    /// The chain for a connection, or `None`: the connection is closed.
-    pub fn choose(&self, _facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
-        self.default_chain.as_ref()
-    }
 }

@@ -2,15 +2,28 @@
 //!
 //! Source: Envoy `config.route.v3.RouteConfiguration`; how Istio's rules become these is in `mizzen-translate`.
 
+mod conditions;
+mod cors;
+mod fault;
+mod hash;
+mod hosts;
+mod retry;
+mod rewrite;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, Uri, uri::Scheme};
+use http::{StatusCode, uri::Scheme};
 use mizzen_types::{ClusterName, Origin, Percent, RouteTableName};
 
 use crate::header::{HeaderEdits, HeaderKey, HeaderMatch};
 use crate::matcher::StringMatch;
+
+pub use conditions::Mismatch;
+pub use cors::{CorsDecision, CorsGrant};
+pub use fault::{FaultDecision, FaultDraws};
+pub use retry::{Outcome, Reset};
 
 #[derive(Debug)]
 pub struct RouteTable {
@@ -35,7 +48,28 @@ pub struct DomainIndex {
     pub any: Option<usize>,
 }
 
-#[derive(Debug)]
+impl RouteTable {
+    /// A table of these hosts with everything else at its default. A domain of two hosts is the first one's.
+    pub fn new(name: RouteTableName, hosts: Vec<Arc<VirtualHost>>) -> Self {
+        let mut domains = DomainIndex::default();
+        for (index, host) in hosts.iter().enumerate() {
+            for domain in &host.domains {
+                domains.insert(domain, index);
+            }
+        }
+        Self {
+            name,
+            hosts,
+            domains,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            ignore_port_in_host: false,
+            max_direct_response_bytes: 4096,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 pub struct VirtualHost {
     pub name: String,
     pub domains: Vec<String>,
@@ -45,7 +79,10 @@ pub struct VirtualHost {
     pub response_headers: HeaderEdits,
     pub retry: Option<Arc<RetryPolicy>>,
     pub cors: Option<Arc<Cors>>,
+    pub fault: Option<Arc<Fault>>,
     pub include_attempt_count: bool,
+    /// The resource that asked for this host, as far as its metadata tells.
+    pub origin: Option<Origin>,
 }
 
 #[derive(Debug)]
@@ -59,6 +96,8 @@ pub struct Route {
     pub cors: Option<Arc<Cors>>,
     /// The resource that asked for this route, as far as the route's metadata tells.
     pub origin: Option<Origin>,
+    /// The field of that resource whose conditions `matches` holds; absent when only `origin` is known.
+    pub match_field: Option<String>,
     /// For traces: Envoy's `decorator.operation`.
     pub operation: Option<String>,
 }
@@ -129,6 +168,26 @@ pub struct Forward {
     pub append_x_forwarded_host: bool,
 }
 
+impl Forward {
+    /// To one cluster, with everything else at Envoy's default but the timeout, which is unlimited.
+    pub fn to_cluster(cluster: impl Into<ClusterName>) -> Self {
+        Self {
+            target: Target::Cluster(cluster.into()),
+            missing_cluster_status: StatusCode::SERVICE_UNAVAILABLE,
+            rewrite_path: None,
+            rewrite_host: None,
+            timeout: None,
+            idle_timeout: None,
+            grpc_timeout_max: None,
+            retry: None,
+            mirrors: Vec::new(),
+            hash: Vec::new(),
+            upgrades: Vec::new(),
+            append_x_forwarded_host: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum Target {
     Cluster(ClusterName),
@@ -153,11 +212,10 @@ pub struct WeightedCluster {
 pub enum PathRewrite {
     /// Replace what matched (prefix, or the whole path of an exact or regex match) with this; the query stays.
     Matched(Box<str>),
-    Regex {
-        pattern: regex::Regex,
-        substitution: String,
-    },
-    /// The whole path.
+    /// Replace every occurrence in the path; the query stays. The substitution is in the syntax of the `regex` crate
+    /// (`${1}`, `$$`).
+    Regex { pattern: regex::Regex, substitution: String },
+    /// The whole path. A query in it replaces the request's.
     Full(Box<str>),
 }
 
@@ -243,7 +301,8 @@ pub struct HashPolicy {
 #[derive(Debug, Clone)]
 pub enum HashOn {
     Header(HeaderKey),
-    /// Set by us with this lifetime when the client has none; without lifetime only read.
+    /// Set by us with this lifetime when the client has none (zero: as long as the browser runs); without lifetime
+    /// only read.
     Cookie {
         name: String,
         ttl: Option<Duration>,
@@ -295,14 +354,20 @@ pub struct RequestView<'a> {
 }
 
 impl<'a> RequestView<'a> {
+    /// The path alone, without query and fragment.
     pub fn path(&self) -> &'a str {
-        self.path_and_query.split('?').next().unwrap_or_default()
+        self.path_and_query.split(['?', '#']).next().unwrap_or_default()
     }
 
     pub fn query(&self) -> Option<&'a str> {
-        self.path_and_query.split_once('?').map(|(_, query)| query)
+        self.path_and_query.split_once('?').map(|(_, query)| query.split('#').next().unwrap_or_default())
+    }
+
+    /// The first value of a query parameter, as it stands in the URL (not decoded).
+    pub fn query_parameter(&self, name: &str) -> Option<&'a str> {
+        self.query()?.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name).then_some(value)
+        })
     }
 }
-
-/// The target of a redirect, ready for a `location` header.
-pub type Location = Uri;
