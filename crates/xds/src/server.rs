@@ -1,0 +1,12 @@
+//! The serving side: [`stream`] is the protocol of one stream as a pure state machine, [`drive`] the task that runs it,
+//! [`service`] the gRPC methods.
+
+pub mod drive;
+pub mod service;
+pub mod stream;
+mod watch;
+
+pub use drive::Session;
+pub use service::{Discovery, Sessions};
+pub use stream::{Content, Mark, Observed, Response, Stream, Wanted};
+pub use watch::Names;

@@ -1,0 +1,120 @@
+//! The gRPC service `envoy.service.discovery.v3.AggregatedDiscoveryService`.
+//!
+//! Written by hand over tonic's server parts instead of the generated one, because responses are encoded from shared
+//! bytes (see `wire`).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use mizzen_proto::envoy::config::core::v3::Node;
+use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, BoxFuture, Service, StdError};
+use tonic::metadata::MetadataMap;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Extensions, Status, Streaming};
+
+use super::drive::{Incoming, Session, drive};
+use super::stream::Response;
+use crate::Mode;
+use crate::wire::{DELTA_PATH, SERVICE_NAME, SOTW_PATH, ServerCodec};
+
+/// Largest request read. The longest honest one lists the versions of everything that a proxy holds.
+pub const MAX_REQUEST_BYTES: usize = 16 << 20;
+
+/// Responses that may wait for a slow reader: one of each type.
+const QUEUE: usize = 5;
+
+/// Who may have a stream, and what each is served.
+pub trait Sessions: Send + Sync + 'static {
+    /// What is known of the caller before it says which node it is.
+    type Caller: Send + 'static;
+    type Session: Session;
+
+    /// Decides before anything is read from the stream.
+    fn admit(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Self::Caller, Status>;
+
+    /// Decides when the first request has named the node.
+    fn open(&self, caller: Self::Caller, node: Node, mode: Mode) -> Result<Self::Session, Status>;
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Discovery<S> {
+    sessions: Arc<S>,
+}
+
+impl<S> Discovery<S> {
+    pub const fn new(sessions: Arc<S>) -> Self {
+        Self { sessions }
+    }
+}
+
+impl<S> Clone for Discovery<S> {
+    fn clone(&self) -> Self {
+        Self { sessions: self.sessions.clone() }
+    }
+}
+
+impl<S> NamedService for Discovery<S> {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl<S, B> Service<http::Request<B>> for Discovery<S>
+where
+    S: Sessions,
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let method = Method(self.sessions.clone());
+        match request.uri().path() {
+            DELTA_PATH => Box::pin(answer::<DeltaDiscoveryRequest, _, _>(method, request)),
+            SOTW_PATH => Box::pin(answer::<DiscoveryRequest, _, _>(method, request)),
+            _ => Box::pin(async { Ok(Status::unimplemented("no such method").into_http()) }),
+        }
+    }
+}
+
+async fn answer<R, S, B>(method: Method<S>, request: http::Request<B>) -> Result<http::Response<Body>, Infallible>
+where
+    R: Incoming + Message + Default,
+    S: Sessions,
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    let mut grpc = Grpc::new(ServerCodec::<R>::default()).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+    Ok(grpc.streaming(method, request).await)
+}
+
+struct Method<S>(Arc<S>);
+
+impl<R: Incoming, S: Sessions> StreamingService<R> for Method<S> {
+    type Response = Response;
+    type ResponseStream = ReceiverStream<Result<Response, Status>>;
+    type Future = BoxFuture<tonic::Response<Self::ResponseStream>, Status>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
+        let sessions = self.0.clone();
+        Box::pin(async move {
+            let caller = sessions.admit(request.extensions(), request.metadata())?;
+            let (responses, queue) = mpsc::channel(QUEUE);
+            let open = move |node| sessions.open(caller, node, R::MODE);
+            // Ends with its stream: by an error or the end of the requests, or when the queue is no longer read.
+            tokio::spawn(drive(request.into_inner(), responses, open));
+            Ok(tonic::Response::new(ReceiverStream::new(queue)))
+        })
+    }
+}

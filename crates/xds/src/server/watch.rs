@@ -1,0 +1,125 @@
+//! What one stream asked for, was sent and answered, for one resource type.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::Resource;
+
+/// A set of resource names, or all that exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    All,
+    Some(BTreeSet<Arc<str>>),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl Names {
+    pub const fn none() -> Self {
+        Self::Some(BTreeSet::new())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Some(names) if names.is_empty())
+    }
+
+    pub fn insert(&mut self, name: Arc<str>) {
+        if let Self::Some(names) = self {
+            names.insert(name);
+        }
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: Self) {
+        match (self, other) {
+            (Self::All, _) => {}
+            (this, Self::All) => *this = Self::All,
+            (Self::Some(names), Self::Some(more)) if names.is_empty() => *names = more,
+            (Self::Some(names), Self::Some(more)) => names.extend(more),
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Self::Some(names) = self {
+            names.remove(name);
+        }
+    }
+}
+
+impl<N: Into<Arc<str>>> FromIterator<N> for Names {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        Self::Some(names.into_iter().map(Into::into).collect())
+    }
+}
+
+/// What the client holds, as far as is known from what was sent or what it told at connect.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) version: u64,
+    /// Kept where an answer must repeat everything: clusters and listeners in state-of-the-world mode.
+    pub(crate) resource: Option<Arc<Resource>>,
+}
+
+/// A response without an answer yet.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) nonce: u64,
+    pub(crate) since: Instant,
+    pub(crate) names: Vec<Arc<str>>,
+    /// Whether it brought clusters that the client did not have.
+    pub(crate) adds: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Whether the client has asked for this type at all.
+    pub(crate) subscribed: bool,
+    pub(crate) wildcard: bool,
+    pub(crate) names: HashSet<Arc<str>>,
+    pub(crate) known: HashMap<Arc<str>, Known>,
+    /// Asked for by the client: answered without waiting for other types.
+    pub(crate) asked: Names,
+    /// May have changed: looked at when it is this type's turn.
+    pub(crate) dirty: Names,
+    /// An answer is due even if it says nothing new.
+    pub(crate) respond: bool,
+    pub(crate) in_flight: Option<InFlight>,
+    /// Zero before the first response.
+    pub(crate) last_nonce: u64,
+    /// Resources of which the newest version was refused: the client still works with an older one.
+    pub(crate) refused: HashSet<Arc<str>>,
+}
+
+impl Watch {
+    pub(crate) fn watches(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
+    /// Nothing left to send, nothing unanswered, nothing refused.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.subscribed
+            || (self.asked.is_empty() && self.dirty.is_empty() && self.in_flight.is_none() && self.refused.is_empty())
+    }
+
+    /// Makes sure that this resource is sent, whatever the client is thought to hold.
+    pub(crate) fn force(&mut self, name: Arc<str>) {
+        self.known.remove(&name);
+        self.asked.insert(name);
+    }
+
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.known.remove(name);
+        self.refused.remove(name);
+        self.asked.remove(name);
+        self.dirty.remove(name);
+    }
+}
