@@ -1,0 +1,170 @@
+//! The bootstrap file of a proxy: who it is, where its control plane is. In Envoy's format, so that the same file runs
+//! our proxy and a stock Envoy. Pure.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::ProxyKind;
+use crate::capture::Capture;
+use crate::instance::{Instance, Role};
+use crate::network::HTTP_PROXY_PORT;
+
+/// What all proxies of one mesh have in common.
+#[derive(Debug, Clone)]
+pub struct MeshFacts<'a> {
+    pub kind: ProxyKind,
+    pub capture: Capture,
+    pub xds: SocketAddr,
+    pub mesh_id: &'a str,
+    pub version: &'a str,
+}
+
+/// The bootstrap of one instance's proxy. `sds` is the socket on which a stock Envoy gets its certificate.
+pub fn bootstrap(facts: &MeshFacts<'_>, instance: &Instance, sds: Option<&Path>) -> Value {
+    let xds_endpoint = json!({"socket_address": socket(facts.xds)});
+    let mut clusters = vec![grpc_cluster("xds-grpc", &xds_endpoint)];
+    if let Some(path) = sds {
+        clusters.push(grpc_cluster("sds-grpc", &json!({"pipe": {"path": path.display().to_string()}})));
+    }
+    let mut statics = Map::new();
+    if facts.kind == ProxyKind::Envoy {
+        clusters.push(plain_cluster("prometheus_stats", instance.admin()));
+        statics.insert("listeners".to_owned(), json!([health_listener(instance), stats_listener(instance)]));
+    }
+    statics.insert("clusters".to_owned(), clusters.into());
+    json!({
+        "node": {
+            "id": instance.node_id(),
+            "cluster": format!("{}.{}", instance.labels.get("app").unwrap_or(&instance.workload), instance.namespace),
+            "metadata": metadata(facts, instance),
+        },
+        "admin": {"address": {"socket_address": socket(instance.admin())}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+            },
+            "cds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
+            "lds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
+        },
+        "static_resources": statics,
+    })
+}
+
+/// What the proxy says of itself: Istio's keys, and ours.
+pub fn metadata(facts: &MeshFacts<'_>, instance: &Instance) -> Value {
+    let mut metadata = json!({
+        "NAME": instance.pod,
+        "NAMESPACE": instance.namespace,
+        "LABELS": instance.labels,
+        "ANNOTATIONS": instance.annotations,
+        "SERVICE_ACCOUNT": instance.service_account,
+        "WORKLOAD_NAME": instance.workload,
+        "OWNER": format!("kubernetes://apis/apps/v1/namespaces/{}/deployments/{}", instance.namespace, instance.workload),
+        "CLUSTER_ID": "Kubernetes",
+        "MESH_ID": facts.mesh_id,
+        "NODE_NAME": crate::instance::NODE,
+        "INSTANCE_IPS": instance.mesh.to_string(),
+        "INTERCEPTION_MODE": facts.capture.interception_mode(),
+        "PROXY_CONFIG": {},
+    });
+    if facts.kind == ProxyKind::Mizzen {
+        metadata["MIZZEN_VERSION"] = facts.version.into();
+    }
+    match &instance.role {
+        Role::Gateway { bind, .. } => metadata["MIZZEN_BIND"] = bind.to_string().into(),
+        Role::Sidecar { app_ports, .. } => {
+            metadata["HTTP_PROXY_PORT"] = HTTP_PROXY_PORT.to_string().into();
+            let listen = facts.capture.listen_address();
+            let ports: Map<String, Value> =
+                app_ports.iter().map(|(port, real)| (port.to_string(), format!("{listen}:{real}").into())).collect();
+            metadata["MIZZEN_APP"] = ports.into();
+            metadata["MIZZEN_BIND"] = instance.mesh.to_string().into();
+        }
+    }
+    metadata
+}
+
+fn socket(address: SocketAddr) -> Value {
+    json!({"address": address.ip().to_string(), "port_value": address.port()})
+}
+
+fn plain_cluster(name: &str, address: SocketAddr) -> Value {
+    cluster(name, &json!({"socket_address": socket(address)}))
+}
+
+fn cluster(name: &str, address: &Value) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    })
+}
+
+fn grpc_cluster(name: &str, address: &Value) -> Value {
+    let mut cluster = cluster(name, address);
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        },
+    });
+    cluster
+}
+
+/// Listener of a stock Envoy that answers `/healthz/ready` once it has its configuration.
+fn health_listener(instance: &Instance) -> Value {
+    let check = json!({
+        "name": "envoy.filters.http.health_check",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck",
+            "pass_through_mode": false,
+            "headers": [{"name": ":path", "string_match": {"exact": "/healthz/ready"}}],
+        },
+    });
+    let nothing = json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}});
+    http_listener("health", instance.health(), Some(check), &nothing)
+}
+
+/// Listener of a stock Envoy for Prometheus.
+fn stats_listener(instance: &Instance) -> Value {
+    let route = json!({"match": {"prefix": "/stats/prometheus"}, "route": {"cluster": "prometheus_stats"}});
+    http_listener("stats", instance.stats(), None, &route)
+}
+
+fn http_listener(name: &str, address: SocketAddr, filter: Option<Value>, route: &Value) -> Value {
+    let router = json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    });
+    let filters: Vec<Value> = filter.into_iter().chain([router]).collect();
+    json!({
+        "name": name,
+        "address": {"socket_address": socket(address)},
+        "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": name,
+                "route_config": {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": [route]}]},
+                "http_filters": filters,
+            },
+        }]}],
+    })
+}
+
+/// For tests and for people: `bootstrap.yaml` begins with this.
+pub fn yaml(bootstrap: &Value) -> String {
+    format!("# Runs `mizzen proxy -c` and `envoy -c` alike. Written by mizzen.\n{}", crate::yaml(bootstrap))
+}
+
+/// Where servers of a gateway listen when nothing else is said.
+pub const GATEWAY_BIND: Ipv4Addr = Ipv4Addr::LOCALHOST;
