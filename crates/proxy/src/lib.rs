@@ -1,1 +1,25 @@
-//! `mizzen-proxy`
+//! The data plane: accept, decide, forward, record.
+//!
+//! The way of a request: [`listener`] → [`connection`] → [`http::exchange`] → `mizzen_snapshot::plan` → [`upstream`] →
+//! `record`. Each worker is a thread with its own event loop, connections and pools; what workers share is in
+//! [`shared`]. Decisions are made by pure functions of `mizzen-snapshot` and `mizzen-balance`; here they are carried out.
+//!
+//! Not here: how configuration is read (`mizzen-compile`), the discovery protocol (`mizzen-xds`), flags and environment
+//! (`mizzen`).
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod connection;
+pub mod drain;
+pub mod facts;
+pub mod http;
+pub mod listener;
+pub mod publish;
+pub mod refusal;
+pub mod run;
+pub mod shared;
+pub mod upstream;
+pub mod worker;
+
+pub use config::{IdentityOptions, Limits, ProxyConfig};

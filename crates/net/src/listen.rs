@@ -1,0 +1,53 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
+
+/// Connections that the kernel may queue for us.
+const BACKLOG: i32 = 1024;
+
+/// Binds a TCP listener that every worker accepts from. Not `SO_REUSEPORT`: a second process that wants the address
+/// shall be told, and one queue loses nothing when workers or configurations come and go.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The address that a client dialled before the kernel redirected it to us; `None` when it was not redirected.
+pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let local = stream.local_addr().ok()?;
+    let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    original.ok().and_then(|address| address.as_socket()).filter(|address| *address != local)
+}
+
+/// Probes an idle peer, so that one that vanished is noticed. Absent fields keep the kernel's values.
+pub fn set_keepalive(stream: &TcpStream, settings: &mizzen_snapshot::cluster::TcpKeepalive) -> io::Result<()> {
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = settings.time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = settings.interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = settings.probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Whether accepting failed for lack of descriptors or memory: wait a moment and go on. Other errors concern the one
+/// connection that was about to be accepted.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

@@ -1,0 +1,119 @@
+//! What is known of a finished exchange or connection: the input of metrics and access log.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderMap, Method, Version};
+use mizzen_balance::Host;
+use mizzen_identity::Peer;
+use mizzen_snapshot::Listener;
+use mizzen_snapshot::cluster::Cluster;
+use mizzen_snapshot::http::HttpHandler;
+use mizzen_snapshot::listener::TcpHandler;
+use mizzen_snapshot::route::{Route, VirtualHost};
+
+use crate::refusal::Flag;
+
+/// The client's side of a connection; shared by its exchanges.
+#[derive(Debug)]
+pub struct Downstream {
+    pub listener: Arc<Listener>,
+    /// Number of the connection in this process.
+    pub id: u64,
+    /// Peer address of the socket.
+    pub peer: SocketAddr,
+    /// Our address, or the one the client dialled before it was redirected to us.
+    pub local: SocketAddr,
+    pub tls: Option<DownstreamTls>,
+    pub filter_chain: String,
+}
+
+#[derive(Debug)]
+pub struct DownstreamTls {
+    /// `TLSv1.3`, …
+    pub version: &'static str,
+    pub cipher: String,
+    pub server_name: Option<String>,
+    pub alpn: Option<String>,
+    /// The verified client certificate.
+    pub peer: Option<Arc<Peer>>,
+    /// Its DER form and chain.
+    pub chain: Vec<Vec<u8>>,
+}
+
+impl Downstream {
+    /// First URI SAN of the verified client certificate: its SPIFFE identity in a mesh.
+    pub fn peer_uri(&self) -> Option<&str> {
+        self.tls.as_ref()?.peer.as_ref()?.uris.first().map(|uri| uri.as_ref())
+    }
+}
+
+/// One HTTP request and what became of it.
+#[derive(Debug)]
+pub struct HttpFacts {
+    pub downstream: Arc<Downstream>,
+    pub handler: Arc<HttpHandler>,
+    pub started: Instant,
+    pub started_at: SystemTime,
+    pub method: Method,
+    /// Path with query, after rewriting (as Envoy logs it).
+    pub path: String,
+    pub authority: String,
+    pub scheme: &'static str,
+    pub version: Version,
+    /// Headers as sent to the upstream.
+    pub request_headers: HeaderMap,
+    pub response_headers: HeaderMap,
+    pub response_trailers: Option<HeaderMap>,
+    /// 0 when no response was sent.
+    pub status: u16,
+    pub flags: Vec<Flag>,
+    /// Envoy's response code details, for instance `via_upstream`.
+    pub details: &'static str,
+    /// In words, with names and numbers, what went wrong; absent when nothing did.
+    pub cause: Option<String>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// From the first byte of the request to the last of the response.
+    pub duration: Duration,
+    /// Until the whole request was received; until its first byte went upstream; until response headers came.
+    pub request_received: Option<Duration>,
+    pub upstream_sent: Option<Duration>,
+    pub upstream_responded: Option<Duration>,
+    /// The client's address as far as forwarded headers may be believed.
+    pub remote: SocketAddr,
+    pub route: Option<Arc<Route>>,
+    pub virtual_host: Option<Arc<VirtualHost>>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub upstream: Option<Arc<Host>>,
+    pub upstream_peer: Option<SocketAddr>,
+    pub upstream_local: Option<SocketAddr>,
+    /// The verified certificate of the upstream: mTLS when ours was sent too.
+    pub upstream_identity: Option<Arc<Peer>>,
+    pub upstream_tls: bool,
+    /// Why the upstream could not be spoken to, in words.
+    pub upstream_failure: Option<String>,
+    pub attempts: u32,
+}
+
+/// One opaque connection and what became of it.
+#[derive(Debug)]
+pub struct TcpFacts {
+    pub downstream: Arc<Downstream>,
+    pub handler: Arc<TcpHandler>,
+    pub started: Instant,
+    pub started_at: SystemTime,
+    pub flags: Vec<Flag>,
+    pub details: &'static str,
+    pub cause: Option<String>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub duration: Duration,
+    pub cluster: Option<Arc<Cluster>>,
+    pub upstream: Option<Arc<Host>>,
+    pub upstream_peer: Option<SocketAddr>,
+    pub upstream_local: Option<SocketAddr>,
+    pub upstream_identity: Option<Arc<Peer>>,
+    pub upstream_tls: bool,
+}

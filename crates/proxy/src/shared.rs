@@ -1,0 +1,126 @@
+//! What all workers share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mizzen_balance::{Balancer, Time};
+use mizzen_identity::Secrets;
+use mizzen_snapshot::{Cluster, Snapshot};
+use mizzen_types::ClusterName;
+
+use crate::config::Limits;
+use crate::facts::{HttpFacts, TcpFacts};
+
+pub struct Shared {
+    /// Only `publish` stores; only `worker` loads.
+    pub snapshot: ArcSwap<Snapshot>,
+    pub secrets: Secrets,
+    pub balancers: Balancers,
+    pub recorder: Arc<dyn Recorder>,
+    pub limits: Limits,
+    pub drain_time: Duration,
+    /// Zero of all [`Time`]s.
+    pub origin: Instant,
+    /// Client connections open now.
+    pub open: AtomicUsize,
+    connections: AtomicU64,
+}
+
+/// Takes finished exchanges down. Called on the worker's thread after the last byte was sent.
+pub trait Recorder: Send + Sync {
+    fn http(&self, facts: &HttpFacts);
+    fn tcp(&self, facts: &TcpFacts);
+}
+
+/// Records nothing.
+pub struct NoRecorder;
+
+impl Recorder for NoRecorder {
+    fn http(&self, _: &HttpFacts) {}
+    fn tcp(&self, _: &TcpFacts) {}
+}
+
+impl Shared {
+    pub fn new(secrets: Secrets, recorder: Arc<dyn Recorder>, limits: Limits, drain_time: Duration) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            secrets,
+            balancers: Balancers::default(),
+            recorder,
+            limits,
+            drain_time,
+            origin: Instant::now(),
+            open: AtomicUsize::new(0),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    pub fn time(&self, now: Instant) -> Time {
+        Time::between(self.origin, now)
+    }
+
+    /// Number for a new client connection.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Relaxed) + 1
+    }
+}
+
+/// Balancers of the clusters that were called; made at the first call.
+#[derive(Default)]
+pub struct Balancers {
+    by_name: Mutex<HashMap<ClusterName, Arc<Balancer>>>,
+}
+
+impl Balancers {
+    /// The balancer of a cluster. `newest` is the snapshot in force now: a request that still uses an older one must
+    /// not bring old endpoints back.
+    pub fn of(&self, cluster: &Cluster, newest: &Snapshot, now: Time) -> Arc<Balancer> {
+        let mut all = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = &cluster.policy.name;
+        if let Some(balancer) = all.get(name) {
+            return Arc::clone(balancer);
+        }
+        let cluster = newest.cluster(name).map_or(cluster, |newest| newest);
+        let balancer =
+            Arc::new(Balancer::new(Arc::clone(&cluster.policy), &cluster.endpoints, crate::worker::seed(), now));
+        all.insert(name.clone(), Arc::clone(&balancer));
+        balancer
+    }
+
+    /// Brings the balancers that exist to a new snapshot.
+    pub fn follow(&self, snapshot: &Snapshot, now: Time) {
+        let mut all = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|name, balancer| {
+            let Some(cluster) = snapshot.cluster(name) else {
+                return false;
+            };
+            if Arc::ptr_eq(balancer.policy(), &cluster.policy) {
+                balancer.update(&cluster.endpoints, crate::worker::seed(), now);
+            } else {
+                let policy = Arc::clone(&cluster.policy);
+                *balancer = Arc::new(balancer.successor(policy, &cluster.endpoints, crate::worker::seed(), now));
+            }
+            true
+        });
+    }
+
+    /// All that exist, by name.
+    pub fn all(&self) -> Vec<(ClusterName, Arc<Balancer>)> {
+        let all = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<_> = all.iter().map(|(name, balancer)| (name.clone(), Arc::clone(balancer))).collect();
+        list.sort_by(|left, right| left.0.cmp(&right.0));
+        list
+    }
+
+    /// Lets ejected endpoints return whose time is over.
+    pub fn sweep(&self, now: Time) {
+        for (name, balancer) in self.all() {
+            for host in balancer.sweep(now).returned {
+                tracing::info!(cluster = %name, endpoint = ?host.endpoint.address, "ejected endpoint returns");
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Dialling an endpoint: name, TCP, TLS.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mizzen_balance::Host;
+use mizzen_identity::Peer;
+use mizzen_net::{Plain, Socket, Stream, listen};
+use mizzen_snapshot::cluster::{ClusterPolicy, EndpointAddress};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::{Transport, Upstream};
+use crate::refusal::Refusal;
+
+/// A new connection to an endpoint.
+pub struct Dialled {
+    pub stream: Stream,
+    pub facts: Rc<ConnectionFacts>,
+}
+
+/// What the access log and the metrics want to know of an upstream connection.
+#[derive(Debug, Default)]
+pub struct ConnectionFacts {
+    pub peer: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
+    pub tls: bool,
+    pub identity: Option<Arc<Peer>>,
+    pub alpn: Option<Vec<u8>>,
+}
+
+/// How the TLS of a connection depends on the request that it is made for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TlsWish<'a> {
+    /// Protocols to offer instead of the cluster's.
+    pub alpn: Option<&'a [&'a str]>,
+    /// The request's host, for `auto_sni` and `auto_san_validation`.
+    pub host: Option<&'a str>,
+}
+
+/// Connects within the cluster's connect timeout, the TLS handshake included.
+pub async fn dial(
+    upstream: &Upstream,
+    host: &Arc<Host>,
+    transport: usize,
+    wish: TlsWish<'_>,
+) -> Result<Dialled, Refusal> {
+    let policy = upstream.policy();
+    let patience = policy.connect_timeout;
+    match tokio::time::timeout(patience, connect(policy, host, upstream.transport(transport), wish)).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::ConnectTimeout { endpoint: name(host), after: patience }),
+    }
+}
+
+async fn connect(
+    policy: &ClusterPolicy,
+    host: &Arc<Host>,
+    transport: &Transport,
+    wish: TlsWish<'_>,
+) -> Result<Dialled, Refusal> {
+    let failed = |error: std::io::Error| Refusal::ConnectFailure { endpoint: name(host), cause: reason(&error) };
+    let socket = match &host.endpoint.address {
+        EndpointAddress::Socket(address) => Socket::Tcp(tcp(policy, *address).await.map_err(failed)?),
+        EndpointAddress::Name { host, port } => {
+            Socket::Tcp(by_name(policy, host, *port).await.map_err(failed)?)
+        }
+        EndpointAddress::Pipe(path) => Socket::Unix(UnixStream::connect(path).await.map_err(failed)?),
+    };
+    let (peer, local) = (socket.peer_address(), socket.local_address());
+    let Some(configs) = transport.configs() else {
+        let facts = ConnectionFacts { peer, local, ..ConnectionFacts::default() };
+        return Ok(Dialled { stream: Stream::Plain(Plain::new(socket)), facts: Rc::new(facts) });
+    };
+    let tls_failed = |cause: String| Refusal::TlsFailure { endpoint: name(host), cause };
+    let (config, server_name) = configs.current(wish.host).map_err(|error| tls_failed(error.to_string()))?;
+    let mut connector = TlsConnector::from(config);
+    if let Some(alpn) = wish.alpn {
+        connector = connector.with_alpn(alpn.iter().map(|name| name.as_bytes().to_vec()).collect());
+    }
+    let stream = connector
+        .connect(server_name, Plain::new(socket))
+        .await
+        .map_err(|error| tls_failed(error.to_string()))?;
+    let session = stream.get_ref().1;
+    let identity = session.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| Peer::of(leaf).ok());
+    let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+    let facts = ConnectionFacts { peer, local, tls: true, identity: identity.map(Arc::new), alpn };
+    Ok(Dialled { stream: Stream::ClientTls(Box::new(stream)), facts: Rc::new(facts) })
+}
+
+async fn tcp(policy: &ClusterPolicy, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = policy.bind_source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    if let Some(keepalive) = &policy.tcp_keepalive {
+        listen::set_keepalive(&stream, keepalive)?;
+    }
+    Ok(stream)
+}
+
+/// All addresses of a name in turn, until one takes the connection.
+async fn by_name(policy: &ClusterPolicy, host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host} has no address"));
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match tcp(policy, address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// An endpoint as people and logs name it.
+pub fn name(host: &Host) -> String {
+    match &host.endpoint.address {
+        EndpointAddress::Socket(address) => address.to_string(),
+        EndpointAddress::Name { host, port } => format!("{host}:{port}"),
+        EndpointAddress::Pipe(path) => path.display().to_string(),
+    }
+}
+
+/// In the words of Envoy where it has some.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "Connection refused".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,198 @@
+//! A worker: one thread, one event loop, its own listeners' accept loops, connections and pools.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mizzen_balance::Time;
+use mizzen_snapshot::listener::ListenAddress;
+use mizzen_snapshot::{Cluster, Snapshot};
+use mizzen_types::ClusterName;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::drain::{Drain, Phase};
+use crate::listener::{self, ListenerState, Slot};
+use crate::shared::Shared;
+use crate::upstream::Upstream;
+
+/// What the publisher tells every worker.
+pub enum Command {
+    /// Accept from this socket, for this listener.
+    Listen { address: ListenAddress, socket: std::net::TcpListener, state: Arc<ListenerState> },
+    /// The same socket now serves this version; connections of the old one drain.
+    Replace { address: ListenAddress, state: Arc<ListenerState> },
+    /// Stop accepting; connections drain.
+    Close { address: ListenAddress },
+    /// Clusters changed: let go of pools that nobody will use again.
+    Refresh,
+    /// The process ends: all listeners close, all connections drain.
+    Drain,
+}
+
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub random: Random,
+    upstreams: RefCell<HashMap<ClusterName, Rc<Upstream>>>,
+    slots: RefCell<HashMap<ListenAddress, Rc<Slot>>>,
+}
+
+/// Random numbers of one thread (SplitMix64). Not for secrets.
+pub struct Random(Cell<u64>);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(Cell::new(seed))
+    }
+
+    pub fn next(&self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0.set(state);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// For shares and weights.
+    pub fn next_u32(&self) -> u32 {
+        (self.next() >> 32) as u32
+    }
+
+    pub fn per_million(&self) -> u32 {
+        ((u128::from(self.next()) * 1_000_000) >> 64) as u32
+    }
+}
+
+/// A seed from the standard library's per-process random keys.
+pub fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0u8)
+}
+
+/// Starts a worker thread; it ends after [`Command::Drain`] once its connections are closed, or when the sender is gone.
+pub fn start(index: usize, shared: Arc<Shared>) -> std::io::Result<(mpsc::UnboundedSender<Command>, std::thread::JoinHandle<()>)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let local = LocalSet::new();
+        let worker = Rc::new(Worker {
+            shared,
+            random: Random::new(seed()),
+            upstreams: RefCell::default(),
+            slots: RefCell::default(),
+        });
+        local.block_on(&runtime, worker.run(receiver));
+    })?;
+    Ok((sender, thread))
+}
+
+impl Worker {
+    async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Listen { address, socket, state } => match tokio::net::TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let slot = Rc::new(Slot::new(state));
+                        self.slots.borrow_mut().insert(address, Rc::clone(&slot));
+                        tokio::task::spawn_local(listener::accept(Rc::clone(&self), socket, slot));
+                    }
+                    Err(error) => tracing::error!(?address, %error, "cannot listen"),
+                },
+                Command::Replace { address, state } => {
+                    if let Some(slot) = self.slots.borrow().get(&address) {
+                        self.drain_after(slot.replace(state));
+                    }
+                }
+                Command::Close { address } => {
+                    if let Some(slot) = self.slots.borrow_mut().remove(&address) {
+                        slot.close();
+                        self.drain_after(slot.drain());
+                    }
+                }
+                Command::Refresh => self.refresh(),
+                Command::Drain => break,
+            }
+        }
+        self.end().await;
+    }
+
+    /// Closes listeners, drains connections, and returns when they are gone or the drain time is over.
+    async fn end(&self) {
+        let slots: Vec<_> = self.slots.borrow_mut().drain().map(|(_, slot)| slot).collect();
+        for slot in &slots {
+            slot.drain().advance(Phase::Draining);
+        }
+        // Clients that are connecting right now are still served: whoever sends them here needs a moment to notice.
+        let moment = self.shared.drain_time.min(std::time::Duration::from_millis(100));
+        tokio::time::sleep(moment).await;
+        for slot in &slots {
+            slot.close();
+        }
+        let drains: Vec<_> = slots.iter().map(|slot| slot.drain()).collect();
+        let half = self.shared.drain_time / 2;
+        let gone = async {
+            while slots.iter().any(|slot| slot.open() > 0) {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::pin!(gone);
+        if tokio::time::timeout(half, &mut gone).await.is_err() {
+            drains.iter().for_each(|drain| drain.advance(Phase::ClosingIdle));
+            let _ = tokio::time::timeout(half, &mut gone).await;
+            drains.iter().for_each(|drain| drain.advance(Phase::Over));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Runs a drain through its phases.
+    fn drain_after(&self, drain: Rc<Drain>) {
+        let half = self.shared.drain_time / 2;
+        drain.advance(Phase::Draining);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(half).await;
+            drain.advance(Phase::ClosingIdle);
+            tokio::time::sleep(half).await;
+            drain.advance(Phase::Over);
+        });
+    }
+
+    /// The configuration in force. A request asks once and keeps what it gets.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    pub fn time(&self, now: Instant) -> Time {
+        self.shared.time(now)
+    }
+
+    /// This worker's pools for a cluster.
+    pub fn upstream(self: &Rc<Self>, cluster: &Cluster) -> Rc<Upstream> {
+        let name = &cluster.policy.name;
+        if let Some(upstream) = self.upstreams.borrow().get(name)
+            && upstream.is_current()
+        {
+            return Rc::clone(upstream);
+        }
+        let newest = self.snapshot();
+        let balancer = self.shared.balancers.of(cluster, &newest, self.time(Instant::now()));
+        let upstream = Rc::new(Upstream::new(balancer, &self.shared.secrets));
+        self.upstreams.borrow_mut().insert(name.clone(), Rc::clone(&upstream));
+        upstream
+    }
+
+    fn refresh(&self) {
+        let newest = self.snapshot();
+        self.upstreams.borrow_mut().retain(|name, upstream| match newest.cluster(name) {
+            Some(cluster) if Arc::ptr_eq(&cluster.policy, upstream.balancer.policy()) => {
+                upstream.keep_only_members();
+                true
+            }
+            _ => {
+                upstream.retire();
+                false
+            }
+        });
+    }
+}
