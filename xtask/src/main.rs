@@ -2,6 +2,7 @@
 
 mod bench;
 mod envoy;
+mod protos;
 mod steps;
 mod test;
 
@@ -12,6 +13,7 @@ cargo xtask test            everything that must hold before a change lands; pri
 cargo xtask test STEP…      only these steps: format, clippy, unit, demo, docs
 cargo xtask bench           our proxy beside Envoy (and nginx, HAProxy) in one run: CPU, latency, memory, ratios, a plot
 cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy
+cargo xtask protos          write crates/proto/descriptors/envoy.bin anew, after envoy-types was raised
 ";
 
 fn main() -> ExitCode {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             true
         }),
+        "protos" => protos::run(),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(true)

@@ -1,5 +1,11 @@
 //! The protobuf messages of the mesh: Envoy's and Google's come from `envoy-types`, the few of Istio's that no
 //! published crate has are compiled from `proto/`.
+//!
+//! [`json`] reads and writes them in protobuf's JSON form, which is also what Envoy's YAML files are.
+
+#![forbid(unsafe_code)]
+
+pub mod json;
 
 pub use envoy_types::pb::*;
 pub use prost;
@@ -8,4 +14,22 @@ pub use prost;
 #[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
 pub mod istio_ca {
     tonic::include_proto!("istio.v1.auth");
+}
+
+/// Istio's alpn filter (`istio.envoy.config.filter.http.alpn.v2alpha1`).
+#[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod istio_alpn {
+    tonic::include_proto!("istio.envoy.config.filter.http.alpn.v2alpha1");
+}
+
+/// Istio's stats filter (`stats`).
+#[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod istio_stats {
+    tonic::include_proto!("stats");
+}
+
+/// `udpa.type.v1`, whose one message has the same fields as `xds.type.v3.TypedStruct`.
+#[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod typed_struct {
+    tonic::include_proto!("udpa.r#type.v1");
 }
