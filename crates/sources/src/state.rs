@@ -1,0 +1,153 @@
+//! What the files say now, compared with what they said before.
+//!
+//! The last good version of an object stays in force while its file is unreadable, is no YAML, or says something wrong
+//! of that object; the findings tell. An object that stands in two files counts where it stands first, in the order of the file
+//! names.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mizzen_config::{Change, Object, Parsed};
+use mizzen_types::{Finding, ObjectKey, Severity};
+
+/// Code of a file that cannot be read.
+pub const UNREADABLE: &str = "MZ0010";
+/// Code of an object that an earlier file defines too.
+pub const DEFINED_TWICE: &str = "MZ0011";
+/// Code of an object whose last good version stays in force.
+pub const LAST_GOOD: &str = "MZ0012";
+
+/// A step of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// What became different; empty when only lines moved or findings changed.
+    pub changes: Vec<Change>,
+    /// Everything in force, with positions as they are now.
+    pub objects: Vec<Arc<Object>>,
+    /// Everything that a person should know about the files as they are now.
+    pub findings: Vec<Finding>,
+}
+
+/// What reading a file came to.
+#[derive(Debug, Clone)]
+pub enum Reading {
+    Text(Parsed),
+    /// Why it could not be read.
+    Unreadable(String),
+    Gone,
+}
+
+/// All files and the objects in force.
+#[derive(Debug, Default)]
+pub struct State {
+    files: BTreeMap<PathBuf, File>,
+    in_force: HashMap<ObjectKey, Arc<Object>>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    objects: Vec<Arc<Object>>,
+    findings: Vec<Finding>,
+}
+
+impl State {
+    /// Takes new readings and says what they change.
+    pub fn update(&mut self, readings: Vec<(PathBuf, Reading)>) -> Batch {
+        for (path, reading) in readings {
+            match reading {
+                Reading::Gone => {
+                    self.files.remove(&path);
+                }
+                Reading::Unreadable(why) => {
+                    let file = self.files.entry(path.clone()).or_default();
+                    file.findings = vec![unreadable(&path, &why, file.objects.len())];
+                }
+                Reading::Text(parsed) => {
+                    let before = self.files.remove(&path).unwrap_or_default();
+                    self.files.insert(path, merged(before, parsed));
+                }
+            }
+        }
+        self.step()
+    }
+
+    fn step(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        let mut now: HashMap<ObjectKey, Arc<Object>> = HashMap::new();
+        for file in self.files.values() {
+            batch.findings.extend(file.findings.iter().cloned());
+            for object in &file.objects {
+                match now.get(&object.key) {
+                    Some(first) => batch.findings.push(defined_twice(object, first)),
+                    None => {
+                        now.insert(object.key.clone(), Arc::clone(object));
+                        batch.objects.push(Arc::clone(object));
+                    }
+                }
+            }
+        }
+        for object in &batch.objects {
+            if self.in_force.get(&object.key).is_none_or(|before| !before.same_content(object)) {
+                batch.changes.push(Change::Put(Arc::clone(object)));
+            }
+        }
+        let mut gone: Vec<ObjectKey> = self.in_force.keys().filter(|key| !now.contains_key(*key)).cloned().collect();
+        gone.sort();
+        batch.changes.extend(gone.into_iter().map(Change::Delete));
+        self.in_force = now;
+        batch
+    }
+}
+
+/// The new objects of a file, together with the last good versions of those that are wrong now.
+fn merged(before: File, parsed: Parsed) -> File {
+    let Parsed { mut objects, mut findings } = parsed;
+    let errors = || findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let wrong: HashSet<&ObjectKey> =
+        errors().filter_map(|finding| finding.origin.as_ref().map(|origin| &origin.object)).collect();
+    // A document that is no YAML does not say which object it was.
+    let unknown = errors().any(|finding| finding.origin.is_none());
+    let present: HashSet<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
+    let kept: Vec<Arc<Object>> = before
+        .objects
+        .into_iter()
+        .filter(|object| !present.contains(&object.key) && (unknown || wrong.contains(&object.key)))
+        .collect();
+    findings.extend(kept.iter().map(|object| Finding {
+        code: LAST_GOOD,
+        severity: Severity::Warning,
+        origin: Some(object.origin("")),
+        position: None,
+        message: format!("the last good version of {} stays in force", object.key),
+        hint: Some("correct the error in its file, or delete the file to take the object away".to_owned()),
+    }));
+    objects.extend(kept);
+    File { objects, findings }
+}
+
+fn unreadable(path: &Path, why: &str, objects: usize) -> Finding {
+    Finding {
+        code: UNREADABLE,
+        severity: Severity::Error,
+        origin: None,
+        position: None,
+        message: format!("cannot read {}: {why}; {objects} objects that it held stay in force", path.display()),
+        hint: Some("make the file readable again, or delete it to take its objects away".to_owned()),
+    }
+}
+
+fn defined_twice(object: &Object, first: &Object) -> Finding {
+    let place = first.at("").map_or_else(|| "an earlier file".to_owned(), |position| position.to_string());
+    Finding {
+        code: DEFINED_TWICE,
+        severity: Severity::Error,
+        origin: Some(object.origin("")),
+        position: object.at(""),
+        message: format!("{} is defined at {place} already; this one is not in force", object.key),
+        hint: Some("rename one of them or delete it".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
