@@ -1,0 +1,121 @@
+//! A configuration object: who it is, what it says, and where it stands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mizzen_api::{kubernetes, mesh, networking, security, telemetry};
+use mizzen_types::{Labels, ObjectKey, Origin, Position};
+
+use crate::position::Positions;
+
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub key: ObjectKey,
+    pub meta: Meta,
+    pub kind: Kind,
+    pub positions: Arc<Positions>,
+}
+
+impl Object {
+    /// Whether both say the same, wherever they stand.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.key == other.key && self.meta == other.meta && self.kind == other.kind
+    }
+
+    /// Points at a field of this object.
+    pub fn origin(&self, field: impl Into<String>) -> Origin {
+        Origin { object: self.key.clone(), field: field.into() }
+    }
+
+    /// Where a field of this object stands.
+    pub fn at(&self, field: &str) -> Option<Position> {
+        self.positions.at(field)
+    }
+
+    /// What Istio orders by: creation, then name, then namespace (reference: semantics 6). The first is the oldest.
+    pub fn age(&self) -> (Created, &str, &str) {
+        (self.meta.created, &self.key.name, &self.key.namespace)
+    }
+}
+
+/// What every object has beside its kind's own fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    pub labels: Labels,
+    pub annotations: BTreeMap<String, String>,
+    pub created: Created,
+}
+
+/// When an object was made: `metadata.creationTimestamp` in seconds since 1970. Objects of files have none, are all of
+/// one age and older than any other, so that their names decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Created(pub i64);
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident($spec:ty)),* $(,)?) => {
+        /// What an object says, by its kind.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Kind {
+            $($(#[$doc])* $kind(Arc<$spec>),)*
+        }
+
+        impl Kind {
+            /// The kind as it is written.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => stringify!($kind),)*
+                }
+            }
+        }
+
+        $(impl From<$spec> for Kind {
+            fn from(spec: $spec) -> Self {
+                Self::$kind(Arc::new(spec))
+            }
+        })*
+    };
+}
+
+kinds! {
+    VirtualService(networking::VirtualService),
+    DestinationRule(networking::DestinationRule),
+    Gateway(networking::Gateway),
+    ServiceEntry(networking::ServiceEntry),
+    WorkloadEntry(networking::WorkloadEntry),
+    WorkloadGroup(networking::WorkloadGroup),
+    Sidecar(networking::Sidecar),
+    EnvoyFilter(networking::EnvoyFilter),
+    ProxyConfig(networking::ProxyConfig),
+    PeerAuthentication(security::PeerAuthentication),
+    RequestAuthentication(security::RequestAuthentication),
+    AuthorizationPolicy(security::AuthorizationPolicy),
+    Telemetry(telemetry::Telemetry),
+    /// Not a Kubernetes kind: the key `mesh` of the ConfigMap `istio`, under that ConfigMap's name.
+    MeshConfig(mesh::MeshConfig),
+    Service(kubernetes::Service),
+    EndpointSlice(kubernetes::EndpointSlice),
+    Pod(kubernetes::Pod),
+    Namespace(kubernetes::Namespace),
+    ServiceAccount(kubernetes::ServiceAccount),
+    Deployment(kubernetes::Deployment),
+    Node(kubernetes::Node),
+    Secret(kubernetes::Secret),
+    ConfigMap(kubernetes::ConfigMap),
+}
+
+/// One step from one state of the configuration to the next.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The object is new or says something else than before.
+    Put(Arc<Object>),
+    Delete(ObjectKey),
+}
+
+impl Change {
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Put(object) => &object.key,
+            Self::Delete(key) => key,
+        }
+    }
+}

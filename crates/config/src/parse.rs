@@ -1,0 +1,180 @@
+//! A file's text → its objects and findings.
+
+mod envelope;
+mod mesh_config;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mizzen_types::{Finding, ObjectKey, Origin, Position, Severity};
+
+use crate::check::{Check, Raised};
+use crate::code;
+use crate::kind::{Lookup, lookup};
+use crate::obeyed;
+use crate::object::Object;
+use crate::position::Positions;
+use crate::yaml::{self, Broken, MAX_FILE_BYTES, Node, Value, shortened};
+
+/// What a file comes to.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    /// Objects without an error, in the order of the file.
+    pub objects: Vec<Arc<Object>>,
+    pub findings: Vec<Finding>,
+}
+
+/// Reads all documents of a text. `file` is only a name, for positions.
+///
+/// A document with an error is left out and says why; all others count.
+pub fn parse(file: &str, text: &str) -> Parsed {
+    let mut reading = Reading { file: file.into(), parsed: Parsed::default(), seen: HashMap::new() };
+    if text.len() > MAX_FILE_BYTES {
+        reading.broken(Broken {
+            code: code::TOO_LARGE,
+            mark: yaml::Mark { line: 1, column: 1 },
+            message: format!(
+                "the file has {} bytes; files of more than {MAX_FILE_BYTES} bytes are not read",
+                text.len()
+            ),
+            hint: Some("split it into several files".to_owned()),
+        });
+        return reading.parsed;
+    }
+    for document in yaml::documents(text) {
+        match document {
+            Ok(node) => reading.document(&node),
+            Err(broken) => reading.broken(broken),
+        }
+    }
+    reading.parsed
+}
+
+struct Reading {
+    file: Arc<str>,
+    parsed: Parsed,
+    seen: HashMap<ObjectKey, Option<Position>>,
+}
+
+impl Reading {
+    fn broken(&mut self, broken: Broken) {
+        self.parsed.findings.push(Finding {
+            code: broken.code,
+            severity: Severity::Error,
+            origin: None,
+            position: Some(self.position(broken.mark)),
+            message: broken.message,
+            hint: broken.hint,
+        });
+    }
+
+    fn position(&self, mark: yaml::Mark) -> Position {
+        Position { file: self.file.clone(), line: mark.line, column: mark.column }
+    }
+
+    fn not_a_resource(&mut self, node: &Node, message: String, hint: &str) {
+        let mark = node.mark;
+        self.broken(Broken { code: code::NOT_A_RESOURCE, mark, message, hint: Some(hint.to_owned()) });
+    }
+
+    fn document(&mut self, node: &Node) {
+        let Value::Mapping(_) = node.value else {
+            let message = format!("the document is {node}, not a resource");
+            return self.not_a_resource(node, message, "a resource begins with `apiVersion:` and `kind:`");
+        };
+        let (kind, api_version) = match (node.get("kind"), node.get("apiVersion")) {
+            (Some(kind), Some(version)) => (kind, version),
+            (kind, _) => {
+                let missing = if kind.is_none() { "kind" } else { "apiVersion" };
+                let message = format!("the document has no `{missing}`, so it is no resource");
+                let hint = "a resource begins with `apiVersion:` and `kind:`, for instance `kind: VirtualService`";
+                return self.not_a_resource(node, message, hint);
+            }
+        };
+        let (Some(kind), Some(api_version)) = (kind.as_str(), api_version.as_str()) else {
+            return self.not_a_resource(
+                node,
+                "`kind` and `apiVersion` have to be strings".to_owned(),
+                "put them in quotes",
+            );
+        };
+        if kind == "List" || (kind.ends_with("List") && node.get("items").is_some()) {
+            return self.list(node);
+        }
+        self.resource(node, api_version, kind);
+    }
+
+    /// `kubectl get -o yaml` wraps objects so.
+    fn list(&mut self, node: &Node) {
+        match node.get("items").map(|items| &items.value) {
+            Some(Value::Sequence(items)) => {
+                items.iter().for_each(|item| match item.get("kind").and_then(Node::as_str) {
+                    // Lists in lists are bounded by the depth of the document.
+                    Some(_) => self.document(item),
+                    None => self.not_a_resource(item, "an item of the list has no `kind`".to_owned(), "add `kind:`"),
+                })
+            }
+            Some(_) => {
+                self.not_a_resource(node, "`items` of a list has to be a list".to_owned(), "write each after `- `")
+            }
+            None => {}
+        }
+    }
+
+    fn resource(&mut self, node: &Node, api_version: &str, kind: &str) {
+        let positions = Arc::new(Positions::of(&self.file, node));
+        let known = match lookup(api_version, kind) {
+            Lookup::Known(known) => known,
+            Lookup::Skipped(raised) => {
+                let key = envelope::rough_key(node, &shortened(kind));
+                return self.report(&key, &positions, vec![raised]);
+            }
+        };
+        let mut check = Check::default();
+        let envelope = envelope::metadata(node, known, &mut check);
+        let Some((key, meta)) = envelope else {
+            return self.report(&envelope::rough_key(node, kind), &positions, check.found);
+        };
+        let value = (known.read)(node, &mut check);
+        obeyed::check(&key, node, &mut check);
+        let sound = !check.has_error();
+        self.report(&key, &positions, std::mem::take(&mut check.found));
+        let Some(value) = value.filter(|_| sound) else { return };
+        let here = positions.at("");
+        if let Some(first) = self.seen.get(&key) {
+            let first = first.as_ref().map_or_else(|| "above".to_owned(), |at| format!("at {at}"));
+            let raised = Raised {
+                code: code::DUPLICATE_OBJECT,
+                severity: Severity::Error,
+                path: "metadata.name".to_owned(),
+                message: format!("{key} is already given {first}; this one is not in force"),
+                hint: Some("remove one of the two, or give it another name".to_owned()),
+            };
+            return self.report(&key, &positions, vec![raised]);
+        }
+        self.seen.insert(key.clone(), here);
+        let object = Arc::new(Object { key, meta, kind: value, positions });
+        if let Some((mesh, raised)) = mesh_config::of(&object, &self.file) {
+            self.report(&object.key, &object.positions, raised);
+            self.parsed.objects.extend(mesh.map(Arc::new));
+        }
+        self.parsed.objects.push(object);
+    }
+
+    fn report(&mut self, key: &ObjectKey, positions: &Positions, raised: Vec<Raised>) {
+        for found in raised {
+            let position = positions.at(&found.path);
+            self.parsed.findings.push(Finding {
+                code: found.code,
+                severity: found.severity,
+                origin: Some(Origin { object: key.clone(), field: found.path }),
+                position,
+                message: found.message,
+                hint: found.hint,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

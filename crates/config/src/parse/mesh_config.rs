@@ -1,0 +1,96 @@
+//! MeshConfig out of the ConfigMap `istio`, key `mesh`.
+
+use std::sync::Arc;
+
+use mizzen_api::mesh::MeshConfig;
+use mizzen_types::{ObjectKey, Severity};
+
+use crate::check::{Check, Raised};
+use crate::code;
+use crate::kind::raised_wrong;
+use crate::object::{Kind, Object};
+use crate::position::Positions;
+use crate::reader::read;
+use crate::validate::Validate;
+use crate::yaml::documents;
+
+/// The mesh configuration that this object carries, if it is the ConfigMap for that, and what is wrong with it. With an
+/// error there is no object: the mesh keeps the configuration it had.
+pub(super) fn of(object: &Object, file: &Arc<str>) -> Option<(Option<Object>, Vec<Raised>)> {
+    let Kind::ConfigMap(map) = &object.kind else { return None };
+    if &*object.key.name != "istio" {
+        return None;
+    }
+    let text = map.data.get("mesh")?;
+    let mut check = Check::default();
+    let document = match documents(text).into_iter().next() {
+        Some(Ok(node)) => node,
+        None => return None,
+        Some(Err(broken)) => {
+            let message = format!("{} (line {} of the mesh configuration)", broken.message, broken.mark.line);
+            let path = "data.mesh".to_owned();
+            let raised = Raised { code: broken.code, severity: Severity::Error, path, message, hint: broken.hint };
+            return Some((None, vec![raised]));
+        }
+    };
+    let config: MeshConfig = match read(&document, "data.mesh").0 {
+        Ok(config) => config,
+        Err(wrong) => return Some((None, vec![raised_wrong(wrong)])),
+    };
+    check.field("data", |check| check.field("mesh", |check| config.validate(check)));
+    if check.has_error() {
+        return Some((None, check.found));
+    }
+    let position = object.positions.at("data.mesh");
+    let positions = Arc::new(Positions::point(file, position.as_ref()));
+    let key = ObjectKey::new("MeshConfig", &object.key.namespace, &object.key.name);
+    let mesh = Object { key, meta: object.meta.clone(), kind: config.into(), positions };
+    Some((Some(mesh), check.found))
+}
+
+/// Fields of MeshConfig that are the schema's but that this release does not read.
+pub(crate) const NOT_READ: &[&str] = &[
+    "ca",
+    "caCertificates",
+    "certificates",
+    "configSources",
+    "defaultProviders",
+    "disableEnvoyListenerLog",
+    "discoverySelectors",
+    "enableEnvoyAccessLogService",
+    "extensionProviders",
+    "hboneIdleTimeout",
+    "inboundClusterStatName",
+    "ingressClass",
+    "ingressControllerMode",
+    "ingressSelector",
+    "ingressService",
+    "meshMTLS",
+    "outboundClusterStatName",
+    "serviceEntryVisibility",
+    "serviceScopeConfigs",
+    "serviceSettings",
+    "tlsDefaults",
+    "verifyCertificateAtClient",
+    "zoneAwareLbSetting",
+];
+
+impl Validate for MeshConfig {
+    fn validate(&self, check: &mut Check) {
+        for name in self.rest.keys() {
+            check.field(name, |check| {
+                if NOT_READ.contains(&name.as_str()) {
+                    check.info(
+                        code::NOT_OBEYED,
+                        format!("`{name}` of the mesh configuration is not obeyed by this release"),
+                        "nothing has to be done; the rest of it is obeyed",
+                    );
+                } else {
+                    let hint = crate::nearest(name, NOT_READ.iter().copied());
+                    let hint = hint.map_or_else(|| "remove it".to_owned(), |word| format!("did you mean `{word}`?"));
+                    check.warn(code::UNKNOWN_FIELD, format!("the mesh configuration has no field `{name}`"), hint);
+                }
+            });
+        }
+    }
+}
