@@ -23,7 +23,8 @@ async fn main() {
     services.push(Config { ratings: at(9), ..config(Service::Reviews, "v2", 9104) });
     services.push(Config { reviews: at(9104), details: at(9), ..config(Service::Productpage, "v1", 9084) });
     println!("http://127.0.0.1:9084/productpage with failures");
-    let running: Vec<_> = services.into_iter().map(|config| tokio::spawn(run(config, std::future::pending()))).collect();
+    let running: Vec<_> =
+        services.into_iter().map(|config| tokio::spawn(run(config, std::future::pending()))).collect();
     for service in running {
         match service.await {
             Ok(Ok(())) => {}

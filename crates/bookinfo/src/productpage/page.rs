@@ -169,7 +169,7 @@ fn write_reviews(page: &mut String, reviews: &Heard) -> fmt::Result {
         Stars::None => "v1",
         Stars::Black => "v2",
         Stars::Red => "v3",
-        Stars::Other => "v?",
+        Stars::Other | Stars::Unavailable => "v?",
     });
     let kind = stars.class();
     writeln!(
@@ -229,12 +229,14 @@ enum Stars {
     Black,
     Red,
     Other,
+    Unavailable,
 }
 
 impl Stars {
     fn of(reviews: &[Value]) -> Self {
         match reviews.iter().find_map(|review| review.get("rating")) {
             None => Self::None,
+            Some(rating) if rating.get("stars").is_none() => Self::Unavailable,
             Some(rating) => Self::of_color(rating.get("color").and_then(Value::as_str)),
         }
     }
@@ -252,7 +254,7 @@ impl Stars {
             Self::None => "none",
             Self::Black => "black",
             Self::Red => "red",
-            Self::Other => "other",
+            Self::Other | Self::Unavailable => "other",
         }
     }
 
@@ -262,6 +264,7 @@ impl Stars {
             Self::Black => "black stars",
             Self::Red => "red stars",
             Self::Other => "stars",
+            Self::Unavailable => "stars unavailable",
         }
     }
 }
