@@ -14,15 +14,26 @@ pub mod backoff;
 pub mod bootstrap;
 pub mod capture;
 pub mod child;
+pub mod console;
+pub mod demo;
 pub mod images;
 pub mod instance;
+mod logs;
 pub mod manifest;
 pub mod network;
 pub mod plan;
 pub mod probe;
+mod process;
 pub mod run_file;
 pub mod runtime;
+pub mod settings;
 pub mod state;
+mod supervisor;
+pub mod table;
+mod watch;
+
+pub use settings::Settings;
+pub use supervisor::{RunError, run};
 
 /// Which program stands beside every application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -103,9 +103,16 @@ impl Addresses {
     }
 }
 
-/// A port of 127.0.0.1 on which nothing listens now.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// Ports for applications: below those that the kernel gives to outgoing connections, so that an application finds its
+/// port free again after a restart.
+const APP_PORTS: std::ops::Range<u16> = 20000..32000;
+
+/// A port of `listen` on which nothing listens now and that is not in `taken`. `draw` is any number.
+pub fn free_port(listen: Ipv4Addr, taken: &BTreeSet<u16>, draw: u16) -> io::Result<u16> {
+    let room = APP_PORTS.end - APP_PORTS.start;
+    let candidates = (0..room).map(|step| APP_PORTS.start + (draw % room + step) % room);
+    let free = |port: &u16| !taken.contains(port) && TcpListener::bind((listen, *port)).is_ok();
+    candidates.into_iter().find(free).ok_or_else(|| io::Error::other("no port for an application is free"))
 }
 
 /// Why a gateway port cannot be had, with a port that can.

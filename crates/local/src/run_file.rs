@@ -21,7 +21,7 @@ pub struct RunFile {
     /// Files and folders that are watched.
     pub config: Vec<PathBuf>,
     pub control: ControlAddresses,
-    pub gateway: Instance,
+    pub gateway: Option<Instance>,
     pub workloads: Vec<Instance>,
 }
 

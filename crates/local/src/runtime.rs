@@ -167,7 +167,7 @@ fn endpoint_slices(service: &Service, placed: &[Placed<'_>]) -> Vec<Value> {
             "targetRef": {"kind": "Pod", "name": instance.pod, "namespace": instance.namespace},
         }));
     }
-    let slice = |(index, (ports, endpoints)): (usize, (Vec<(String, u16)>, Vec<Value>))| {
+    let slice = |index: usize, ports: Vec<(String, u16)>, endpoints: Vec<Value>| {
         let ports: Vec<Value> = ports
             .iter()
             .map(|(name, number)| {
@@ -192,7 +192,7 @@ fn endpoint_slices(service: &Service, placed: &[Placed<'_>]) -> Vec<Value> {
             "ports": ports,
         })
     };
-    groups.into_iter().enumerate().map(slice).collect()
+    groups.into_iter().enumerate().map(|(index, (ports, endpoints))| slice(index, ports, endpoints)).collect()
 }
 
 #[cfg(test)]

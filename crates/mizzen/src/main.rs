@@ -1,1 +1,38 @@
-fn main() {}
+//! The binary. It reads flags and environment (nobody else does), sets up logging, and hands over to the crate that
+//! does the work: one small file per subcommand in `cmd/`.
+
+#![forbid(unsafe_code)]
+
+mod cmd;
+mod logging;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cmd::Cli;
+
+fn main() -> ExitCode {
+    // A child of the supervisor on its way to its real program: no parsing, no runtime, nothing that costs.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == mizzen_local::child::GUARD) {
+        let error = mizzen_local::child::become_program(arguments);
+        eprintln!("error: {error}");
+        return ExitCode::from(126);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            // Help and version go to stdout with status 0, mistakes to stderr with status 2.
+            let code = u8::try_from(refusal.exit_code()).unwrap_or(2);
+            // Nobody to tell when the terminal is gone.
+            let _ = refusal.print();
+            return ExitCode::from(code);
+        }
+    };
+    cmd::run(cli).unwrap_or_else(|error| {
+        terminal::error(&error);
+        ExitCode::FAILURE
+    })
+}

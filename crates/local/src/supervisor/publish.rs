@@ -1,0 +1,262 @@
+//! Showing what runs: to the control plane (runtime objects), to other commands (`run.json`), and to the person.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Event, Supervisor};
+use crate::bootstrap;
+use crate::manifest::Manifests;
+use crate::network::{DEBUG_PORT, SECURE_XDS_PORT, XDS_PORT};
+use crate::plan::Plan;
+use crate::probe::check::{Target, check};
+use crate::run_file::{self, ControlAddresses, RunFile};
+use crate::runtime::{self, Placed};
+use crate::state::write_private;
+use crate::table::Table;
+use crate::{ProxyKind, capture};
+
+/// How long the address to open is tried before it is printed all the same.
+const REACHABLE_LIMIT: Duration = Duration::from_secs(3);
+/// Addresses to open that are printed.
+const SHOWN_ENTRIES: usize = 4;
+
+/// A request that a person can make.
+struct Door {
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Supervisor {
+    /// Writes what changed: one file per object that differs.
+    pub(super) fn publish(&mut self) {
+        self.stale = false;
+        let placed: Vec<Placed<'_>> = self
+            .members
+            .values()
+            .map(|member| Placed { instance: &member.instance, ready: member.is_ready(), leaving: member.leaving })
+            .collect();
+        let files = runtime::objects(&self.manifests, &placed, &self.gateway_ports);
+        let folder = self.state.runtime();
+        for (name, text) in &files {
+            if self.published.get(name) != Some(text)
+                && let Err(error) = write_private(&folder.join(name), text)
+            {
+                self.console.warn(&format!("cannot write {}: {error}", folder.join(name).display()));
+            }
+        }
+        for name in self.published.keys().filter(|name| !files.contains_key(*name)) {
+            let _ = std::fs::remove_file(folder.join(name));
+        }
+        self.published = files;
+        self.write_run_file();
+    }
+
+    fn write_run_file(&self) {
+        let Ok(text) = serde_json::to_string_pretty(&self.run_file()) else { return };
+        let path = self.state.path().join(run_file::FILE);
+        if let Err(error) = write_private(&path, text) {
+            self.console.warn(&format!("cannot write {}: {error}", path.display()));
+        }
+    }
+
+    fn run_file(&self) -> RunFile {
+        let mut instances: Vec<run_file::Instance> = self.members.values().map(|member| self.shown(member)).collect();
+        let gateway = instances.iter().position(|instance| instance.node.starts_with("router~"));
+        let gateway = gateway.map(|at| instances.remove(at));
+        RunFile {
+            name: self.settings.name.clone(),
+            pid: std::process::id(),
+            version: self.settings.version.to_owned(),
+            proxy: match self.settings.proxy {
+                ProxyKind::Mizzen => "mizzen".to_owned(),
+                ProxyKind::Envoy => "envoy".to_owned(),
+            },
+            config: self
+                .settings
+                .config
+                .iter()
+                .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
+                .collect(),
+            control: ControlAddresses {
+                xds: self.control_address(XDS_PORT),
+                secure_xds: self.control_address(SECURE_XDS_PORT),
+                debug: self.control_address(DEBUG_PORT),
+                log: self.control_log(),
+            },
+            gateway,
+            workloads: instances,
+        }
+    }
+
+    fn shown(&self, member: &super::member::Member) -> run_file::Instance {
+        let instance = &member.instance;
+        let folder = self.state.path().join("workloads").join(instance.folder());
+        run_file::Instance {
+            workload: instance.workload.clone(),
+            pod: instance.pod.clone(),
+            namespace: instance.namespace.clone(),
+            node: instance.node_id(),
+            metadata: bootstrap::metadata(&self.facts(), instance),
+            address: instance.shown_address(),
+            admin: instance.admin(),
+            health: instance.health(),
+            stats: instance.stats(),
+            identity: instance.identity(&self.settings.trust_domain).to_string(),
+            state: member.state(),
+            bootstrap: folder.join("bootstrap.yaml"),
+            logs: folder,
+        }
+    }
+
+    /// Once everything is ready: asks at the first address until it answers, so that the one that is printed works.
+    pub(super) fn ask_whether_reachable(&mut self) {
+        if self.reachability_asked || !self.control_up || self.members.values().any(|member| !member.is_ready()) {
+            return;
+        }
+        self.reachability_asked = true;
+        let events = self.events.clone();
+        let Some(door) = self.doors().into_iter().next() else {
+            let _ = events.send(Event::Reachable);
+            return;
+        };
+        self.console.progress(self.members.len() + 1, "the way from the gateway");
+        let target = Target::Http {
+            address: (Ipv4Addr::LOCALHOST, door.port).into(),
+            path: door.path,
+            headers: vec![("host".to_owned(), door.host)],
+        };
+        tokio::task::spawn(async move {
+            let end = Instant::now() + REACHABLE_LIMIT;
+            while Instant::now() < end && check(&target, Duration::from_secs(1)).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            let _ = events.send(Event::Reachable);
+        });
+    }
+
+    /// Prints what runs and how to reach it.
+    pub(super) fn announce(&mut self) {
+        self.announced = true;
+        self.console.end();
+        self.write_run_file();
+        if self.console.json() {
+            self.console.print(&format!("{}\n", serde_json::to_string_pretty(&self.run_file()).unwrap_or_default()));
+            return;
+        }
+        let waiting = self.members.values().filter(|member| !member.is_ready()).count();
+        let seconds = self.begun.elapsed().as_secs_f64();
+        if waiting == 0 {
+            self.console.good(&format!("ready after {seconds:.1} s"));
+        } else {
+            self.console.warn(&format!("{waiting} of {} are not ready after {seconds:.1} s", self.members.len()));
+        }
+        let mut table = Table::new(["WORKLOAD", "ADDRESS", "PROXY", "IDENTITY", "STATE"]);
+        let run = self.run_file();
+        for instance in run.gateway.iter().chain(&run.workloads) {
+            table.row([
+                instance.pod.clone(),
+                instance.address.clone(),
+                run.proxy.clone(),
+                instance.identity.clone(),
+                instance.state.clone(),
+            ]);
+        }
+        let mut text = format!("\n{table}\n");
+        let doors = self.doors();
+        for door in doors.iter().take(SHOWN_ENTRIES) {
+            text.push_str(&self.door_text(door));
+        }
+        if doors.is_empty() {
+            text.push_str("No Gateway selects istio: ingressgateway, so nothing is reached from outside yet.\n");
+        }
+        let name = match self.settings.name.as_str() {
+            _ if run_file::running(&self.settings.state_root).len() < 2 => String::new(),
+            name => format!(" --name {name}"),
+        };
+        text.push_str(&format!("\nAsk it   mizzen proxy-status{name}\n"));
+        if let Some(first) = run.workloads.first() {
+            text.push_str(&format!("         mizzen proxy-config routes {}{name}\n", first.workload));
+        }
+        text.push_str(&format!("Logs     {}\nStop     Ctrl-C\n", self.state.path().join("workloads").display()));
+        self.console.print(&text);
+    }
+
+    /// Hosts and paths at which requests may enter.
+    fn doors(&self) -> Vec<Door> {
+        let mut doors = Vec::new();
+        let servers = self
+            .manifests
+            .gateways
+            .iter()
+            .filter(|server| server.ours && server.protocol.starts_with("HTTP") && server.protocol != "HTTPS");
+        for server in servers {
+            let Some(port) = self.gateway_ports.get(&server.port) else { continue };
+            for entry in self.manifests.entries.iter().filter(|entry| entry.gateways.contains(&server.gateway)) {
+                // The narrower of the two hosts, made one that can be asked for.
+                let host = match (entry.host.as_str(), server.hosts.first().map_or("*", String::as_str)) {
+                    ("*", server_host) => server_host,
+                    (host, _) => host,
+                };
+                let host = match host.strip_prefix("*.") {
+                    Some(rest) => format!("www.{rest}"),
+                    None if host == "*" => format!("127.0.0.1:{port}"),
+                    None => host.to_owned(),
+                };
+                doors.push(Door { host, port: *port, path: entry.path.clone() });
+            }
+        }
+        doors
+    }
+
+    fn door_text(&self, door: &Door) -> String {
+        let Door { host, port, path } = door;
+        let local = format!("127.0.0.1:{port}");
+        if *host == local {
+            return format!("Open     {}\n", self.console.bold(&format!("http://{local}{path}")));
+        }
+        // Browsers and curl know that names below `localhost` are this machine.
+        if host.ends_with(".localhost") || host == "localhost" {
+            return format!("Open     {}\n", self.console.bold(&format!("http://{host}:{port}{path}")));
+        }
+        format!("Try      {}\n", self.console.bold(&format!("curl -H 'Host: {host}' http://{local}{path}")))
+    }
+
+    /// What was skipped, left out or not understood.
+    pub(super) fn report_reading(&self, manifests: &Manifests, plan: &Plan) {
+        for problem in &manifests.problems {
+            self.console.warn(&format!("{}: {}", problem.file.display(), problem.message));
+        }
+        let kinds: BTreeSet<&str> = manifests.skipped.iter().map(|skipped| skipped.kind.as_str()).collect();
+        for kind in kinds {
+            let of_kind: Vec<String> = manifests
+                .skipped
+                .iter()
+                .filter(|skipped| skipped.kind == kind)
+                .map(|skipped| format!("{} ({})", skipped.name, skipped.file.display()))
+                .collect();
+            self.console.warn(&format!("skipped, kind {kind} has no meaning here: {}", of_kind.join(", ")));
+        }
+        for left_out in &plan.left_out {
+            self.console.warn(&format!(
+                "Deployment {} is left out: {}\n    {}",
+                left_out.deployment, left_out.why, left_out.hint
+            ));
+        }
+        for note in &plan.notes {
+            self.console.warn(note);
+        }
+    }
+}
+
+impl capture::Capture {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Explicit => "loopback addresses and http_proxy",
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Tells when the user's files change. What changed is found out by reading them again.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+/// Editors write in several steps: a change is told when nothing more has happened for this long.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Watches until it is dropped.
+pub(crate) struct FileWatch {
+    _watcher: notify::RecommendedWatcher,
+    changes: mpsc::Receiver<()>,
+}
+
+impl FileWatch {
+    /// Watches `paths`: all files of a folder, or one file.
+    pub(crate) fn new(paths: &[PathBuf]) -> notify::Result<Self> {
+        let (tell, changes) = mpsc::channel(1);
+        let named: BTreeSet<OsString> = paths
+            .iter()
+            .filter(|path| !path.is_dir())
+            .filter_map(|path| path.file_name().map(OsString::from))
+            .chain([OsString::from(crate::manifest::SETTINGS_FILE)])
+            .collect();
+        let folders: Vec<PathBuf> = paths.iter().filter(|path| path.is_dir()).map(|path| absolute(path)).collect();
+        let concerns = move |path: &Path| {
+            let inside =
+                path.parent().is_some_and(|parent| folders.iter().any(|folder| folder == parent || folder == path));
+            inside || path.file_name().is_some_and(|name| named.contains(name))
+        };
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let Ok(event) = event else { return };
+            if writes(&event.kind) && event.paths.iter().any(|path| concerns(path)) {
+                // When one is waiting to be heard, that is enough.
+                let _ = tell.try_send(());
+            }
+        })?;
+        // A file is watched through its folder, since editors replace files.
+        let watched: BTreeSet<PathBuf> = paths
+            .iter()
+            .map(|path| if path.is_dir() { absolute(path) } else { absolute(path.parent().unwrap_or(Path::new("."))) })
+            .collect();
+        for folder in watched {
+            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        }
+        Ok(Self { _watcher: watcher, changes })
+    }
+
+    /// Waits for the next change, until it is complete.
+    pub(crate) async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(QUIET).await;
+            if self.changes.try_recv().is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Reading is no change; we read these files ourselves.
+fn writes(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn changes_in_a_folder_are_told_and_reading_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "a").expect("written");
+        let mut watch = FileWatch::new(&[folder.path().to_owned()]).expect("watched");
+        std::fs::write(&file, "b").expect("written");
+        timeout(SOON, watch.changed()).await.expect("told");
+        std::fs::read(&file).expect("read");
+        timeout(Duration::from_millis(300), watch.changed()).await.expect_err("reading is no change");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_is_still_watched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, fresh) = (folder.path().join("a.yaml"), folder.path().join("new"));
+        std::fs::write(&file, "a").expect("written");
+        let mut watch = FileWatch::new(std::slice::from_ref(&file)).expect("watched");
+        for text in ["b", "c"] {
+            std::fs::write(&fresh, text).expect("written");
+            std::fs::rename(&fresh, &file).expect("renamed");
+            timeout(SOON, watch.changed()).await.expect("told");
+        }
+        std::fs::write(folder.path().join("other.yaml"), "x").expect("written");
+        timeout(Duration::from_millis(300), watch.changed()).await.expect_err("another file is no change");
+    }
+}

@@ -1,0 +1,56 @@
+//! `mizzen bookinfo`: one service of the demo application.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use mizzen_bookinfo::{Config, Service};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::logging;
+
+/// Run one service of the Bookinfo application.
+///
+/// `mizzen demo` and `mizzen up` do this for you. The environment is that of Istio's images: SERVICE_VERSION,
+/// ENABLE_RATINGS, STAR_COLOR, DETAILS_HOSTNAME and so on, and http_proxy for calls to other services.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mizzen bookinfo details --port 9080
+  http_proxy=http://127.0.0.1:15002 mizzen bookinfo reviews --service-version v3 --port 9081")]
+pub(crate) struct Bookinfo {
+    #[arg(value_parser = ["productpage", "details", "reviews", "ratings"])]
+    service: String,
+    /// What the image says; the variable SERVICE_VERSION wins
+    #[arg(long, default_value = "v1")]
+    service_version: String,
+    /// Port to listen on [default: PORT, else 9080]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Address to listen on [default: HOST, else 0.0.0.0]
+    #[arg(long)]
+    host: Option<String>,
+    #[arg(long, default_value = "warn", env = "MIZZEN_LOG")]
+    log_level: String,
+}
+
+impl Bookinfo {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        logging::start(&self.log_level)?;
+        let service: Service = self.service.parse()?;
+        let mut config = Config::from_environment(service, &self.service_version, |name| std::env::var(name).ok())?;
+        config.port = self.port.unwrap_or(config.port);
+        config.host = self.host.unwrap_or(config.host);
+        // One thread is enough for a demo, and costs the least memory.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            let shutdown = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            };
+            mizzen_bookinfo::run(config, shutdown).await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
