@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod header;
 pub mod http;
 pub mod listener;
+pub mod log_format;
 pub mod matcher;
 pub mod path;
 pub mod plan;

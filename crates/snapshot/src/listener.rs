@@ -150,7 +150,7 @@ pub struct AccessLog {
     pub filters: Vec<LogFilter>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LogSink {
     Stdout,
     Stderr,
