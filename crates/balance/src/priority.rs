@@ -50,7 +50,7 @@ impl Loads {
 
         if available < 100 {
             for (panic, level) in loads.panic.iter_mut().zip(census) {
-                let fit = if level.total == 0 { 0 } else { 100 * (level.healthy + level.degraded) / level.total };
+                let fit = (100 * (level.healthy + level.degraded)).checked_div(level.total).unwrap_or(0);
                 *panic = fit < threshold as usize;
             }
         }

@@ -142,7 +142,7 @@ fn weighted_least_request_is_weight_by_load() {
     let _busy: Vec<_> = (0..9).map(|_| balancer.hosts()[0].begin_request()).collect();
     assert_shares(&counts(&balancer, 20_000), &[(0, 0.3 / 1.3), (1, 1.0 / 1.3)], 0.02);
     let many = set((0..40).map(|index| endpoint(index, if index == 0 { 40 } else { 1 }, Health::Healthy)));
-    let balancer = super::Balancer::new(Arc::clone(&balancer.policy), &many, 0, Time::ZERO);
+    let balancer = Balancer::new(Arc::clone(&balancer.policy), &many, 0, Time::ZERO);
     assert_shares(&counts(&balancer, 20_000), &[(0, 40.0 / 79.0), (7, 1.0 / 79.0)], 0.03);
     let _busy: Vec<_> = (0..99).map(|_| balancer.hosts()[0].begin_request()).collect();
     let busy = counts(&balancer, 20_000);
