@@ -31,6 +31,9 @@ pub const REGEX: &str = "MZ0014";
 /// Obeyed, but there is a newer way to write it, or it probably is not what was meant.
 pub const DUBIOUS: &str = "MZ0015";
 
+/// An object is wrong now; what it said before stays in force.
+pub const LAST_GOOD: &str = "MZ0016";
+
 /// Every code of this crate with what it means, in order: for documentation and tests.
 pub const ALL: &[(&str, &str)] = &[
     (SYNTAX, "the document is not YAML"),
@@ -48,4 +51,5 @@ pub const ALL: &[(&str, &str)] = &[
     (CONFLICT, "the fields exclude each other"),
     (REGEX, "the regular expression cannot be used"),
     (DUBIOUS, "the value is obeyed but probably not what was meant"),
+    (LAST_GOOD, "the object is wrong now; its last good version stays in force"),
 ];

@@ -126,14 +126,14 @@ impl Reading {
         let known = match lookup(api_version, kind) {
             Lookup::Known(known) => known,
             Lookup::Skipped(raised) => {
-                let key = envelope::rough_key(node, &shortened(kind));
+                let key = envelope::rough_key(node, &shortened(kind), true);
                 return self.report(&key, &positions, vec![raised]);
             }
         };
         let mut check = Check::default();
         let envelope = envelope::metadata(node, known, &mut check);
         let Some((key, meta)) = envelope else {
-            return self.report(&envelope::rough_key(node, kind), &positions, check.found);
+            return self.report(&envelope::rough_key(node, kind, known.namespaced), &positions, check.found);
         };
         let value = (known.read)(node, &mut check);
         obeyed::check(&key, node, &mut check);
@@ -154,9 +154,10 @@ impl Reading {
         }
         self.seen.insert(key.clone(), here);
         let object = Arc::new(Object { key, meta, kind: value, positions });
-        if let Some((mesh, raised)) = mesh_config::of(&object, &self.file) {
-            self.report(&object.key, &object.positions, raised);
-            self.parsed.objects.extend(mesh.map(Arc::new));
+        if let Some(found) = mesh_config::of(&object, &self.file) {
+            // Named by itself, so that its last good version is known when it is wrong.
+            self.report(&found.key, &object.positions, found.raised);
+            self.parsed.objects.extend(found.object.map(Arc::new));
         }
         self.parsed.objects.push(object);
     }

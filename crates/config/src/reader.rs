@@ -44,8 +44,8 @@ pub(crate) fn read<'n, T: Deserialize<'n>>(node: &'n Node, path: &str) -> (Resul
 
 enum Trail<'t> {
     Root(&'t str),
-    Key(&'t Trail<'t>, &'t str),
-    Index(&'t Trail<'t>, usize),
+    Key(&'t Self, &'t str),
+    Index(&'t Self, usize),
 }
 
 impl Trail<'_> {

@@ -8,15 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mizzen_config::code::{DUPLICATE_OBJECT, LAST_GOOD, UNREADABLE};
 use mizzen_config::{Change, Object, Parsed};
 use mizzen_types::{Finding, ObjectKey, Severity};
-
-/// Code of a file that cannot be read.
-pub const UNREADABLE: &str = "MZ0010";
-/// Code of an object that an earlier file defines too.
-pub const DEFINED_TWICE: &str = "MZ0011";
-/// Code of an object whose last good version stays in force.
-pub const LAST_GOOD: &str = "MZ0012";
 
 /// A step of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -140,7 +134,7 @@ fn unreadable(path: &Path, why: &str, objects: usize) -> Finding {
 fn defined_twice(object: &Object, first: &Object) -> Finding {
     let place = first.at("").map_or_else(|| "an earlier file".to_owned(), |position| position.to_string());
     Finding {
-        code: DEFINED_TWICE,
+        code: DUPLICATE_OBJECT,
         severity: Severity::Error,
         origin: Some(object.origin("")),
         position: object.at(""),

@@ -73,11 +73,16 @@ pub(super) fn metadata(node: &Node, known: &Known, check: &mut Check) -> Option<
 }
 
 /// A name for findings about a document that cannot be read.
-pub(super) fn rough_key(node: &Node, kind: &str) -> ObjectKey {
+pub(super) fn rough_key(node: &Node, kind: &str, namespaced: bool) -> ObjectKey {
     let metadata = node.get("metadata");
     let text = |name: &str| metadata.and_then(|metadata| metadata.get(name)).and_then(Node::as_str).map(shortened);
     let name = text("name").unwrap_or_else(|| "(unnamed)".to_owned());
-    ObjectKey::new(kind, &text("namespace").unwrap_or_else(|| "default".to_owned()), &name)
+    let namespace = match text("namespace") {
+        Some(namespace) if namespaced => namespace,
+        None if namespaced => "default".to_owned(),
+        _ => String::new(),
+    };
+    ObjectKey::new(kind, &namespace, &name)
 }
 
 /// `2026-11-22T16:00:00Z` as seconds since 1970; `None` when it is written in another way.

@@ -14,14 +14,33 @@ use crate::reader::read;
 use crate::validate::Validate;
 use crate::yaml::documents;
 
+/// What a ConfigMap says of the mesh.
+pub(super) struct Found {
+    pub key: ObjectKey,
+    /// Absent when there is an error.
+    pub object: Option<Object>,
+    pub raised: Vec<Raised>,
+}
+
 /// The mesh configuration that this object carries, if it is the ConfigMap for that, and what is wrong with it. With an
 /// error there is no object: the mesh keeps the configuration it had.
-pub(super) fn of(object: &Object, file: &Arc<str>) -> Option<(Option<Object>, Vec<Raised>)> {
+pub(super) fn of(object: &Object, file: &Arc<str>) -> Option<Found> {
     let Kind::ConfigMap(map) = &object.kind else { return None };
     if &*object.key.name != "istio" {
         return None;
     }
     let text = map.data.get("mesh")?;
+    let key = ObjectKey::new("MeshConfig", &object.key.namespace, &object.key.name);
+    let (config, raised) = read_config(text)?;
+    let Some(config) = config else { return Some(Found { key, object: None, raised }) };
+    let position = object.positions.at("data.mesh");
+    let positions = Arc::new(Positions::point(file, position.as_ref()));
+    let mesh = Object { key: key.clone(), meta: object.meta.clone(), kind: config.into(), positions };
+    Some(Found { key, object: Some(mesh), raised })
+}
+
+/// The configuration, unless something is wrong with it, and findings; `None` when the text is empty.
+fn read_config(text: &str) -> Option<(Option<MeshConfig>, Vec<Raised>)> {
     let mut check = Check::default();
     let document = match documents(text).into_iter().next() {
         Some(Ok(node)) => node,
@@ -41,11 +60,7 @@ pub(super) fn of(object: &Object, file: &Arc<str>) -> Option<(Option<Object>, Ve
     if check.has_error() {
         return Some((None, check.found));
     }
-    let position = object.positions.at("data.mesh");
-    let positions = Arc::new(Positions::point(file, position.as_ref()));
-    let key = ObjectKey::new("MeshConfig", &object.key.namespace, &object.key.name);
-    let mesh = Object { key, meta: object.meta.clone(), kind: config.into(), positions };
-    Some((Some(mesh), check.found))
+    Some((Some(config), check.found))
 }
 
 /// Fields of MeshConfig that are the schema's but that this release does not read.

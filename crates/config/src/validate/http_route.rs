@@ -197,7 +197,7 @@ fn redirect(check: &mut Check, value: &HttpRedirect, matches: &[HttpMatchRequest
         check.conflict("`port` and `derivePort` exclude each other", "remove one of the two");
     }
     let by_prefix = |m: &HttpMatchRequest| matches!(m.uri, Some(StringMatch::Prefix(_)));
-    if !value.prefix_rewrite.is_empty() && !(matches.iter().all(by_prefix) && !matches.is_empty()) {
+    if !value.prefix_rewrite.is_empty() && (matches.is_empty() || !matches.iter().all(by_prefix)) {
         check.field("prefixRewrite", |check| {
             check.conflict(
                 "`prefixRewrite` needs every match of the rule to be on `uri.prefix`",

@@ -131,7 +131,8 @@ fn consistent_hash(check: &mut Check, value: &ConsistentHashLb) {
 
 /// By trial; numbers here are at most a few millions.
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+    number >= 2
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn locality(check: &mut Check, value: &LocalityLoadBalancerSetting) {

@@ -53,7 +53,7 @@ fn integer(text: &str) -> Option<i64> {
     } else if let Some(binary) = digits.strip_prefix("0b") {
         parsed(binary, 2)
     } else if digits.len() > 1 && digits.starts_with('0') {
-        // A leading zero is octal where it can be; `08` is a string to Kubernetes' reader.
+        // A leading zero is octal where it can be; `08` becomes the decimal 8.0.
         parsed(&digits[1..], 8)
     } else {
         parsed(digits, 10)

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use mizzen_config::{Change, parse};
 
-use super::{Batch, DEFINED_TWICE, LAST_GOOD, Reading, State, UNREADABLE};
+use super::{Batch, DUPLICATE_OBJECT, LAST_GOOD, Reading, State, UNREADABLE};
 
 fn service(name: &str, port: u16) -> String {
     format!(
@@ -58,6 +58,6 @@ fn an_object_of_two_files_counts_where_it_stands_first() {
     let mut state = State::default();
     read(&mut state, "b.yaml", &service("a", 1));
     let both = read(&mut state, "a.yaml", &service("a", 2));
-    assert_eq!((changes(&both), codes(&both)), (vec!["+a".to_owned()], vec![DEFINED_TWICE]));
+    assert_eq!((changes(&both), codes(&both)), (vec!["+a".to_owned()], vec![DUPLICATE_OBJECT]));
     assert_eq!(changes(&state.update(vec![("a.yaml".into(), Reading::Gone)])), ["+a"]);
 }
