@@ -1,0 +1,425 @@
+//! What a scenario expects of a call, and how it is compared with what a runner saw.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+
+/// Who checks a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runner {
+    /// The pure decision, without a socket.
+    Memory,
+    /// Our control plane and our proxies over sockets.
+    Wire,
+    /// Our control plane and a stock Envoy.
+    Envoy,
+}
+
+impl FromStr for Runner {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "memory" => Ok(Self::Memory),
+            "wire" => Ok(Self::Wire),
+            "envoy" => Ok(Self::Envoy),
+            other => Err(format!("{other:?} is no runner; there are memory, wire and envoy")),
+        }
+    }
+}
+
+/// One line of an `expect` block.
+#[derive(Debug, Clone)]
+pub struct Expect {
+    pub line: usize,
+    pub text: String,
+    /// Runners named in brackets at the start of the line; empty means all that can see it.
+    only: Vec<Runner>,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum What {
+    /// `status 404`
+    Status(u16),
+    /// `from reviews-v2`: all answers are from this workload; `from none`: no workload was asked.
+    From(String),
+    /// `share reviews-v1 75% reviews-v3 25%`
+    Share(BTreeMap<String, f64>),
+    /// `same-workload`: all answers are from one, whichever.
+    Same,
+    /// `cluster outbound|9080|v2|reviews.default.svc.cluster.local`
+    Cluster(String),
+    /// `route NAME`
+    Route(String),
+    /// `origin VirtualService/default/reviews spec.http[0]`: the object and field that decided.
+    Origin(String, String),
+    /// `body TEXT`: the answer contains it.
+    Body(String),
+    /// `header NAME: VALUE` / `header NAME ~ PART` of the answer.
+    Header(HeaderWish),
+    /// `seen path /x`, `seen host h`, `seen method M`: what the workload was asked.
+    SeenPath(String),
+    SeenHost(String),
+    SeenMethod(String),
+    /// `seen header NAME: VALUE`, `seen header NAME ~ PART`, `seen no-header NAME`
+    SeenHeader(HeaderWish),
+    /// `timeout 3s`, `timeout none`
+    Timeout(Option<Duration>),
+    /// `retries 2`
+    Retries(u32),
+    /// `per-try-timeout 1s`
+    PerTryTimeout(Duration),
+    /// `delay 7s`: injected before the request goes on.
+    Delay(Duration),
+    /// `took 0.9s 2s`: at least and at most.
+    Took(Duration, Duration),
+    /// `mirror reviews-v3`: a copy goes to this workload.
+    Mirror(String),
+    /// `balance ROUND_ROBIN`
+    Balance(String),
+    /// `mtls yes`: between the proxies.
+    Mtls(bool),
+    /// `tries 3`: how often workloads were asked for one call.
+    Tries(u32),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum HeaderWish {
+    Is(HeaderName, String),
+    Contains(HeaderName, String),
+    Absent(HeaderName),
+}
+
+/// What a workload was asked.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub host: String,
+    pub headers: HeaderMap,
+}
+
+/// What a runner saw. `None` is what it cannot see.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    pub status: Option<u16>,
+    /// Share of answers by workload, from 0 to 1.
+    pub shares: Option<BTreeMap<String, f64>>,
+    pub same_workload: Option<bool>,
+    pub cluster: Option<String>,
+    pub route: Option<String>,
+    /// Objects and fields that decided, most important first.
+    pub origins: Option<Vec<(String, String)>>,
+    pub body: Option<String>,
+    pub headers: Option<HeaderMap>,
+    pub seen: Option<Seen>,
+    pub timeout: Option<Option<Duration>>,
+    pub retries: Option<u32>,
+    pub per_try_timeout: Option<Option<Duration>>,
+    pub delay: Option<Option<Duration>>,
+    pub took: Option<Duration>,
+    pub mirrors: Option<Vec<String>>,
+    pub balance: Option<String>,
+    pub mtls: Option<bool>,
+    pub tries: Option<u32>,
+    /// How far shares may be off.
+    pub tolerance: f64,
+}
+
+/// An expectation that does not hold.
+#[derive(Debug, Clone)]
+pub struct Wrong {
+    pub line: usize,
+    pub expected: String,
+    pub found: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: expected `{}`, found {}", self.line, self.expected, self.found)
+    }
+}
+
+impl Expect {
+    pub(crate) fn parse(line: usize, text: &str) -> Result<Self, String> {
+        let (only, rest) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((names, rest)) => (names.split_whitespace().map(str::parse).collect::<Result<_, _>>()?, rest.trim()),
+            None => (Vec::new(), text),
+        };
+        Ok(Self { line, text: text.to_owned(), only, what: What::parse(rest)? })
+    }
+
+    /// Whether `runner` can check this line.
+    pub fn is_for(&self, runner: Runner) -> bool {
+        let can = match self.what {
+            What::Cluster(_)
+            | What::Route(_)
+            | What::Origin(..)
+            | What::Timeout(_)
+            | What::Retries(_)
+            | What::PerTryTimeout(_)
+            | What::Balance(_) => runner == Runner::Memory,
+            What::Took(..) | What::Tries(_) => runner != Runner::Memory,
+            _ => true,
+        };
+        can && (self.only.is_empty() || self.only.contains(&runner))
+    }
+
+    /// Compares with what was seen; what was not seen is not judged.
+    pub fn check(&self, observed: &Observed) -> Result<(), Wrong> {
+        match self.what.difference(observed) {
+            None => Ok(()),
+            Some(found) => Err(Wrong { line: self.line, expected: self.text.clone(), found }),
+        }
+    }
+}
+
+impl What {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (word, rest) = text.split_once(' ').map_or((text, ""), |(word, rest)| (word, rest.trim()));
+        let number = || rest.parse().map_err(|_| format!("{word} needs a number, not {rest:?}"));
+        Ok(match word {
+            "status" => Self::Status(rest.parse().map_err(|_| "status needs a number".to_owned())?),
+            "from" => Self::From(rest.to_owned()),
+            "share" => Self::Share(shares(rest)?),
+            "same-workload" => Self::Same,
+            "cluster" => Self::Cluster(rest.to_owned()),
+            "route" => Self::Route(rest.to_owned()),
+            "origin" => {
+                let (object, field) = rest.split_once(' ').unwrap_or((rest, ""));
+                Self::Origin(object.to_owned(), field.trim().to_owned())
+            }
+            "body" => Self::Body(rest.to_owned()),
+            "header" => Self::Header(HeaderWish::parse(rest)?),
+            "no-header" => Self::Header(HeaderWish::Absent(header_name(rest)?)),
+            "seen" => match rest.split_once(' ').map(|(word, rest)| (word, rest.trim())) {
+                Some(("path", path)) => Self::SeenPath(path.to_owned()),
+                Some(("host", host)) => Self::SeenHost(host.to_owned()),
+                Some(("method", method)) => Self::SeenMethod(method.to_owned()),
+                Some(("header", wish)) => Self::SeenHeader(HeaderWish::parse(wish)?),
+                Some(("no-header", name)) => Self::SeenHeader(HeaderWish::Absent(header_name(name)?)),
+                _ => return Err("seen needs path, host, method, header or no-header".to_owned()),
+            },
+            "timeout" if rest == "none" => Self::Timeout(None),
+            "timeout" => Self::Timeout(Some(duration(rest)?)),
+            "retries" => Self::Retries(number()?),
+            "per-try-timeout" => Self::PerTryTimeout(duration(rest)?),
+            "delay" => Self::Delay(duration(rest)?),
+            "took" => {
+                let (least, most) = rest.split_once(' ').ok_or("took needs two durations")?;
+                Self::Took(duration(least)?, duration(most)?)
+            }
+            "mirror" => Self::Mirror(rest.to_owned()),
+            "balance" => Self::Balance(rest.to_owned()),
+            "mtls" => Self::Mtls(match rest {
+                "yes" => true,
+                "no" => false,
+                _ => return Err("mtls is yes or no".to_owned()),
+            }),
+            "tries" => Self::Tries(number()?),
+            other => return Err(format!("{other:?} is nothing that can be expected")),
+        })
+    }
+
+    /// What was found instead; `None` when it holds or cannot be seen.
+    fn difference(&self, observed: &Observed) -> Option<String> {
+        fn differs<T: PartialEq + fmt::Debug>(wanted: &T, found: Option<&T>) -> Option<String> {
+            found.filter(|found| *found != wanted).map(|found| format!("{found:?}"))
+        }
+        let seen = observed.seen.as_ref();
+        match self {
+            Self::Status(wanted) => differs(wanted, observed.status.as_ref()),
+            Self::From(wanted) if wanted == "none" => {
+                observed.shares.as_ref().filter(|shares| !shares.is_empty()).map(shown_shares)
+            }
+            Self::From(wanted) => observed
+                .shares
+                .as_ref()
+                .filter(|shares| shares.get(wanted).copied().unwrap_or_default() < 1.0 - 1e-9)
+                .map(shown_shares),
+            Self::Share(wanted) => {
+                let shares = observed.shares.as_ref()?;
+                let off = |name: &String| {
+                    let (wanted, found) = (wanted.get(name).copied(), shares.get(name).copied());
+                    (wanted.unwrap_or_default() - found.unwrap_or_default()).abs() > observed.tolerance
+                        || wanted.is_none_or(|wanted| wanted == 0.0) && found.is_some()
+                };
+                wanted.keys().chain(shares.keys()).any(off).then(|| shown_shares(shares))
+            }
+            Self::Same => differs(&true, observed.same_workload.as_ref()).map(|_| "several workloads".to_owned()),
+            Self::Cluster(wanted) => differs(wanted, observed.cluster.as_ref()),
+            Self::Route(wanted) => differs(wanted, observed.route.as_ref()),
+            Self::Origin(object, field) => {
+                let origins = observed.origins.as_ref()?;
+                let named = |(found, at): &(String, String)| found == object && at.starts_with(field.as_str());
+                (!origins.iter().any(named)).then(|| format!("{origins:?}"))
+            }
+            Self::Body(part) => {
+                let body = observed.body.as_ref()?;
+                (!body.contains(part.as_str())).then(|| format!("the body {body:?}"))
+            }
+            Self::Header(wish) => wish.difference(observed.headers.as_ref()?),
+            Self::SeenPath(wanted) => differs(wanted, seen.map(|seen| &seen.path)),
+            Self::SeenHost(wanted) => differs(wanted, seen.map(|seen| &seen.host)),
+            Self::SeenMethod(wanted) => differs(wanted, seen.map(|seen| &seen.method)),
+            Self::SeenHeader(wish) => wish.difference(&seen?.headers),
+            Self::Timeout(wanted) => differs(wanted, observed.timeout.as_ref()),
+            Self::Retries(wanted) => differs(wanted, observed.retries.as_ref()),
+            Self::PerTryTimeout(wanted) => differs(&Some(*wanted), observed.per_try_timeout.as_ref()),
+            Self::Delay(wanted) => match (observed.delay, observed.took) {
+                (Some(found), _) => differs(&Some(*wanted), Some(&found)),
+                (None, Some(took)) if took < *wanted || took > *wanted + Duration::from_secs(2) => {
+                    Some(format!("an answer after {took:?}"))
+                }
+                _ => None,
+            },
+            Self::Took(least, most) => {
+                let took = observed.took?;
+                (took < *least || took > *most).then(|| format!("{took:?}"))
+            }
+            Self::Mirror(wanted) => {
+                let mirrors = observed.mirrors.as_ref()?;
+                (!mirrors.contains(wanted)).then(|| format!("copies to {mirrors:?}"))
+            }
+            Self::Balance(wanted) => differs(wanted, observed.balance.as_ref()),
+            Self::Mtls(wanted) => differs(wanted, observed.mtls.as_ref()),
+            Self::Tries(wanted) => differs(wanted, observed.tries.as_ref()),
+        }
+    }
+}
+
+impl HeaderWish {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Some((name, value)) = text.split_once(": ") {
+            return Ok(Self::Is(header_name(name)?, value.trim().to_owned()));
+        }
+        let (name, part) = text.split_once(" ~ ").ok_or("a header is expected as NAME: VALUE or NAME ~ PART")?;
+        Ok(Self::Contains(header_name(name)?, part.trim().to_owned()))
+    }
+
+    fn difference(&self, headers: &HeaderMap) -> Option<String> {
+        let all = |name: &HeaderName| {
+            let values: Vec<_> =
+                headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            (!values.is_empty()).then(|| values.join(","))
+        };
+        let (name, holds): (_, Box<dyn Fn(&str) -> bool>) = match self {
+            Self::Absent(name) => return all(name).map(|value| format!("{name}: {value}")),
+            Self::Is(name, wanted) => (name, Box::new(move |value| value == wanted)),
+            Self::Contains(name, part) => (name, Box::new(move |value| value.contains(part.as_str()))),
+        };
+        match all(name) {
+            Some(value) if holds(&value) => None,
+            Some(value) => Some(format!("{name}: {value}")),
+            None => Some(format!("no {name}")),
+        }
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is no header name"))
+}
+
+fn shares(text: &str) -> Result<BTreeMap<String, f64>, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (pairs, rest) = words.as_chunks::<2>();
+    if pairs.is_empty() || !rest.is_empty() {
+        return Err("share needs pairs of WORKLOAD and PERCENT%".to_owned());
+    }
+    pairs
+        .iter()
+        .map(|[name, percent]| {
+            let number: f64 = percent
+                .strip_suffix('%')
+                .and_then(|number| number.parse().ok())
+                .ok_or_else(|| format!("{percent:?} is no percentage"))?;
+            Ok(((*name).to_owned(), number / 100.0))
+        })
+        .collect()
+}
+
+fn shown_shares(shares: &BTreeMap<String, f64>) -> String {
+    if shares.is_empty() {
+        return "no workload".to_owned();
+    }
+    shares.iter().map(|(name, share)| format!("{name} {:.1}%", share * 100.0)).collect::<Vec<_>>().join(" ")
+}
+
+/// `7s`, `0.5s`, `250ms`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration such as 3s or 250ms");
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, observed: &Observed, holds: bool) {
+        let expect = Expect::parse(1, line).unwrap();
+        assert_eq!(expect.check(observed).is_ok(), holds, "{line} with {observed:?}");
+    }
+
+    fn shares(pairs: &[(&str, f64)]) -> Observed {
+        let shares = pairs.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
+        Observed { shares: Some(shares), tolerance: 0.1, ..Observed::default() }
+    }
+
+    #[test]
+    fn shares_have_a_tolerance_and_nobody_else_may_answer() {
+        check("share a 75% b 25%", &shares(&[("a", 0.7), ("b", 0.3)]), true);
+        check("share a 75% b 25%", &shares(&[("a", 0.6), ("b", 0.4)]), false);
+        check("share a 100%", &shares(&[("a", 0.95), ("c", 0.05)]), false);
+        check("share a 100% c 0%", &shares(&[("a", 0.95), ("c", 0.05)]), false);
+        check("from a", &shares(&[("a", 1.0)]), true);
+        check("from a", &shares(&[("a", 0.99), ("b", 0.01)]), false);
+        check("from none", &shares(&[]), true);
+        check("from none", &shares(&[("a", 1.0)]), false);
+    }
+
+    #[test]
+    fn headers_are_compared_whole_or_in_part() {
+        let mut headers = HeaderMap::new();
+        headers.append("a", "x".parse().unwrap());
+        headers.append("a", "y".parse().unwrap());
+        let observed = Observed { headers: Some(headers), ..Observed::default() };
+        check("header a: x,y", &observed, true);
+        check("header A ~ y", &observed, true);
+        check("header a: x", &observed, false);
+        check("header b ~ x", &observed, false);
+        check("no-header b", &observed, true);
+        check("no-header a", &observed, false);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_judged_and_known_beforehand() {
+        let blind = Observed::default();
+        for line in ["status 200", "from a", "cluster c", "timeout 3s", "seen path /", "mtls yes", "delay 2s"] {
+            check(line, &blind, true);
+        }
+        let expect = Expect::parse(1, "[wire envoy] status 200").unwrap();
+        assert!(!expect.is_for(Runner::Memory) && expect.is_for(Runner::Envoy));
+        assert!(!Expect::parse(1, "timeout 3s").unwrap().is_for(Runner::Wire));
+    }
+
+    #[test]
+    fn wrong_lines_are_refused() {
+        for line in
+            ["", "status x", "share a", "share a 5", "header a", "timeout 3", "took 1s", "wat", "[moon] status 200"]
+        {
+            Expect::parse(1, line).unwrap_err();
+        }
+        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(duration("1.5s").unwrap(), Duration::from_millis(1500));
+    }
+}

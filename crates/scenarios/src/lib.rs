@@ -1,0 +1,14 @@
+//! Behaviour written down as scenarios, and the runners that hold the mesh to them.
+//!
+//! A scenario is a Markdown file in `scenarios/`: prose for people, and fenced blocks for the runners ([`scenario`] has the
+//! form). One file, several runners: [`memory`] asks the pure decision (configuration → mesh → xDS → snapshot → plan).
+//! Where runners disagree, one of them is wrong.
+
+#![forbid(unsafe_code)]
+
+pub mod expect;
+pub mod scenario;
+pub mod world;
+
+pub use expect::{Expect, Observed, Runner, Wrong};
+pub use scenario::{Block, Call, FindingLine, Scenario};
