@@ -1,1 +1,27 @@
-//! `mizzen-control`
+//! The control plane: reads configuration, keeps the mesh, and tells every proxy over xDS what concerns it.
+//!
+//! [`run`] starts everything and ends with its `shutdown`. The way of a change: a source → [`engine`] → `mizzen-mesh` →
+//! [`audience`] → [`queue`] → a stream's task ([`session`], [`content`] with the shared [`cache`]) → `mizzen-xds`.
+//!
+//! Not here: what is right in a resource (`mizzen-config`), what proxies are told (`mizzen-translate`), the protocol
+//! (`mizzen-xds`).
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod audience;
+mod cache;
+mod content;
+mod debounce;
+mod engine;
+mod http;
+mod metrics;
+mod node;
+mod queue;
+mod run;
+mod serve;
+mod session;
+mod status;
+mod world;
+
+pub use run::{Bound, ControlConfig, ControlError, Limits, run};

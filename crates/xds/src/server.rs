@@ -8,5 +8,5 @@ mod watch;
 
 pub use drive::Session;
 pub use service::{Discovery, Sessions};
-pub use stream::{Content, Mark, Observed, Response, Stream, Wanted};
+pub use stream::{Content, Mark, Observed, Response, Stream, Touched, Wanted};
 pub use watch::Names;

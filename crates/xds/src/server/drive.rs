@@ -22,8 +22,12 @@ pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the control plane has for one stream. Dropped when the stream ends.
 pub trait Session: Content + Send + 'static {
-    /// Waits for what may have changed; an error ends the stream with that status. Must be safe to cancel.
-    fn changes(&mut self) -> impl Future<Output = Result<Vec<Mark>, Status>> + Send;
+    /// Waits until [`Self::take`] has something new; an error ends the stream with that status. Must be safe to cancel.
+    fn changed(&mut self) -> impl Future<Output = Result<(), Status>> + Send;
+
+    /// Moves on to the newest state and says what may differ in it. [`Content::resources`] answers from this state
+    /// until the next call, so that what is sent together fits together.
+    fn take(&mut self) -> Vec<Mark>;
 
     fn observe(&mut self, event: Observed);
 }
@@ -107,6 +111,9 @@ where
                 .request(request.into_request(), now)
                 .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         }
+        for mark in session.take() {
+            stream.mark(mark);
+        }
         for response in stream.advance(Instant::now().into_std(), &mut session) {
             match tokio::time::timeout(READ_TIMEOUT, responses.send(Ok(response))).await {
                 Ok(Ok(())) => {}
@@ -130,11 +137,7 @@ where
                 // The client is gone; a reset and an orderly end are the same to us.
                 Some(Err(_)) | None => return Ok(()),
             },
-            marks = session.changes() => {
-                for mark in marks? {
-                    stream.mark(mark);
-                }
-            }
+            changed = session.changed() => changed?,
             () = wake => {}
         }
     }

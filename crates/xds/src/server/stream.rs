@@ -19,6 +19,7 @@ mod request;
 mod tests;
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,10 +49,28 @@ pub trait Content {
 }
 
 /// These resources may have changed, appeared or gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Mark {
     pub kind: ResourceType,
-    pub names: Names,
+    pub touched: Touched,
+}
+
+/// Which resources of a type.
+pub enum Touched {
+    All,
+    Names(BTreeSet<Arc<str>>),
+    /// Those names among the subscribed that it holds for. For types asked for by name; with a wildcard it means all.
+    Matching(Box<dyn Fn(&str) -> bool + Send>),
+}
+
+impl fmt::Debug for Touched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("All"),
+            Self::Names(names) => f.debug_tuple("Names").field(names).finish(),
+            Self::Matching(_) => f.write_str("Matching"),
+        }
+    }
 }
 
 /// One message to the client.
@@ -155,9 +174,12 @@ impl Stream {
         if !watch.subscribed {
             return;
         }
-        let names = match mark.names {
-            Names::Some(names) => Names::Some(names.into_iter().filter(|name| watch.watches(name)).collect()),
-            Names::All => Names::All,
+        let names = match mark.touched {
+            Touched::Names(names) => names.into_iter().filter(|name| watch.watches(name)).collect(),
+            Touched::Matching(touched) if !watch.wildcard => {
+                watch.names.iter().filter(|name| touched(name)).cloned().collect()
+            }
+            Touched::All | Touched::Matching(_) => Names::All,
         };
         watch.dirty.merge(names);
     }

@@ -149,13 +149,17 @@ impl Bench {
 
     fn mark_all(&mut self) {
         for kind in ResourceType::ALL {
-            self.stream.mark(Mark { kind, names: Names::All });
+            self.stream.mark(Mark { kind, touched: Touched::All });
         }
     }
 
     fn observed(&mut self, wanted: fn(&Observed) -> bool) -> usize {
         self.stream.observed().iter().filter(|it| wanted(it)).count()
     }
+}
+
+fn names(names: &[&str]) -> Touched {
+    Touched::Names(names.iter().map(|name| Arc::from(*name)).collect())
 }
 
 /// `cds +a +b -c` for each response.
@@ -198,7 +202,16 @@ fn an_unchanged_world_is_not_sent_again() {
 fn delta_sends_only_what_changed() {
     let mut bench = Bench::settled(Mode::Delta);
     bench.world.put(Eds, "b", "2");
-    bench.stream.mark(Mark { kind: Eds, names: ["b", "never asked for"].into_iter().collect() });
+    bench.stream.mark(Mark { kind: Eds, touched: names(&["b", "never asked for"]) });
+    assert_eq!(show(&bench.advance()), ["eds +b"]);
+}
+
+#[test]
+fn only_subscribed_names_are_put_to_a_predicate() {
+    let mut bench = Bench::settled(Mode::Delta);
+    bench.world.put(Eds, "a", "2");
+    bench.world.put(Eds, "b", "2");
+    bench.stream.mark(Mark { kind: Eds, touched: Touched::Matching(Box::new(|name| name == "b")) });
     assert_eq!(show(&bench.advance()), ["eds +b"]);
 }
 
@@ -318,7 +331,7 @@ fn endpoints_do_not_wait_for_routes() {
     bench.mark_all();
     assert_eq!(show(&bench.advance()), ["rds +80"]);
     bench.world.put(Eds, "a", "2");
-    bench.stream.mark(Mark { kind: Eds, names: ["a"].into_iter().collect() });
+    bench.stream.mark(Mark { kind: Eds, touched: names(&["a"]) });
     assert_eq!(show(&bench.advance()), ["eds +a"], "while the routes are unanswered");
 }
 

@@ -1,0 +1,116 @@
+//! Who may have a discovery stream: the checks before one is served.
+//!
+//! On the secure port a caller proves who it is, and must then be who its node says (reference: semantics 266). On the
+//! plaintext port nobody proves anything: it is for this machine, and secrets are not served on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mizzen_identity::Authenticator;
+use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
+use mizzen_types::SpiffeId;
+use mizzen_xds::Mode;
+use mizzen_xds::server::Sessions;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Status};
+
+use crate::engine::Shared;
+use crate::node::Node;
+use crate::session::{Common, ProxySession};
+use crate::status::StreamId;
+
+/// Admits streams of one port.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) common: Common,
+    /// `None` on the plaintext port.
+    pub(crate) authenticator: Option<Authenticator>,
+    /// How many streams may be open, over all ports.
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) next: Arc<AtomicU64>,
+}
+
+/// Who a caller proved to be.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    identity: Option<SpiffeId>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Sessions for Admission {
+    type Caller = Admitted;
+    type Session = ProxySession;
+
+    fn admit(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Admitted, Status> {
+        let refuse = |status: Status| {
+            self.shared.metrics.stream_rejected();
+            tracing::warn!(target: "mizzen::audit", reason = status.message(), "discovery stream refused");
+            status
+        };
+        let identity = match &self.authenticator {
+            Some(authenticator) => Some(authenticator.authenticate(metadata, extensions).map_err(refuse)?.id),
+            None => None,
+        };
+        let permit =
+            self.streams.clone().try_acquire_owned().map_err(|_| {
+                refuse(Status::resource_exhausted("too many discovery streams are open; try again later"))
+            })?;
+        Ok(Admitted { identity, permit })
+    }
+
+    fn open(&self, caller: Admitted, node: ProtoNode, mode: Mode) -> Result<ProxySession, Status> {
+        let opened = Node::read(node).map_err(|error| Status::invalid_argument(error.to_string())).and_then(|node| {
+            if let Some(identity) = &caller.identity {
+                check_identity(&node, identity)?;
+            }
+            let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+            let world = self.shared.world.load_full();
+            ProxySession::open(&self.common, id, node, caller.identity, mode, world, caller.permit)
+        });
+        opened.inspect_err(|status| {
+            self.shared.metrics.stream_rejected();
+            tracing::warn!(target: "mizzen::audit", reason = status.message(), "discovery stream refused");
+        })
+    }
+}
+
+/// A workload may ask only for its own configuration. A node that names no service account says nothing about it.
+fn check_identity(node: &Node, identity: &SpiffeId) -> Result<(), Status> {
+    let account_fits = node.service_account.is_empty() || *node.service_account == *identity.service_account;
+    if *node.namespace == *identity.namespace && account_fits {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "the caller is {identity}, but node {} is in namespace {:?} with service account {:?}",
+        node.name, node.namespace, node.service_account
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use mizzen_types::TrustDomain;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(namespace: &str, account: &str, allowed: bool) {
+        let node = Node::read(ProtoNode { id: "sidecar~1.1.1.1~a.shop~shop.svc".to_owned(), ..Default::default() });
+        let node = Node { service_account: "reviews".to_owned(), ..node.unwrap() };
+        let identity = SpiffeId::new(TrustDomain::default(), namespace, account);
+        let result = check_identity(&node, &identity);
+        assert_eq!(result.is_ok(), allowed, "{identity}");
+        if let Err(status) = result {
+            assert_eq!(status.code(), tonic::Code::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn a_workload_gets_only_its_own_configuration() {
+        check("shop", "reviews", true);
+        check("shop", "ratings", false);
+        check("other", "reviews", false);
+        check("shop", "", false);
+    }
+}

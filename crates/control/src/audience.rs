@@ -1,0 +1,204 @@
+//! Whom a change concerns: from what it touched to the resource types and names of one proxy. Pure.
+//!
+//! Naming too much costs time (the stream compares versions and sends nothing), naming too little would leave a proxy
+//! with old configuration: where an effect is indirect, this errs on the side of too much.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mizzen_mesh::Dirty;
+use mizzen_types::Hostname;
+use mizzen_xds::ResourceType;
+use mizzen_xds::server::{Mark, Touched};
+
+use crate::node::Node;
+
+/// What may differ for one proxy. Merges while the proxy is busy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Extent {
+    all: [bool; ResourceType::ALL.len()],
+    /// Hosts of which only the endpoints changed.
+    endpoints: BTreeSet<Hostname>,
+}
+
+impl Extent {
+    pub(crate) fn everything() -> Self {
+        Self { all: [true; ResourceType::ALL.len()], ..Self::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && self.all.iter().all(|all| !all)
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (mine, other) in self.all.iter_mut().zip(other.all) {
+            *mine |= other;
+        }
+        self.endpoints.extend(other.endpoints);
+    }
+
+    fn add(&mut self, kinds: &[ResourceType]) {
+        for (kind, all) in ResourceType::ALL.iter().zip(&mut self.all) {
+            *all |= kinds.contains(kind);
+        }
+    }
+
+    /// In the words of the stream.
+    pub(crate) fn into_marks(self) -> Vec<Mark> {
+        let mut marks: Vec<_> = ResourceType::ALL
+            .into_iter()
+            .zip(self.all)
+            .filter(|(_, all)| *all)
+            .map(|(kind, _)| Mark { kind, touched: Touched::All })
+            .collect();
+        let all_endpoints = marks.iter().any(|mark| mark.kind == ResourceType::Endpoint);
+        if !all_endpoints && !self.endpoints.is_empty() {
+            let hosts = self.endpoints;
+            // `outbound|9080|v2|reviews.default.svc.cluster.local`
+            let of_host = move |cluster: &str| {
+                cluster.rsplit('|').next().is_some_and(|host| hosts.iter().any(|it| it.as_str() == host))
+            };
+            marks.push(Mark { kind: ResourceType::Endpoint, touched: Touched::Matching(Box::new(of_host)) });
+        }
+        marks
+    }
+}
+
+/// Facts of a change that are the same for all proxies: found once.
+#[derive(Debug)]
+pub(crate) struct Touch<'a> {
+    dirty: &'a Dirty,
+    /// Whether endpoints changed that proxies are not told by EDS but within clusters or listeners.
+    endpoints_elsewhere: bool,
+    root_namespace: &'a str,
+}
+
+impl<'a> Touch<'a> {
+    pub(crate) const fn new(dirty: &'a Dirty, endpoints_elsewhere: bool, root_namespace: &'a str) -> Self {
+        Self { dirty, endpoints_elsewhere, root_namespace }
+    }
+
+    /// What of it concerns one proxy.
+    pub(crate) fn extent(&self, node: &Node) -> Extent {
+        use ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
+        let Dirty {
+            everything,
+            services,
+            endpoints,
+            virtual_services,
+            destination_rules,
+            gateways,
+            peer_authentications,
+            workloads,
+            secrets,
+        } = self.dirty;
+        let own: (Arc<str>, Arc<str>) = (node.namespace.clone(), node.pod().into());
+        if *everything || workloads.contains(&own) {
+            return Extent::everything();
+        }
+        let router = node.role == "router";
+        let mut extent = Extent::default();
+        if !services.is_empty() {
+            extent.add(&[Cluster, Endpoint, Listener, Route]);
+        }
+        if self.endpoints_elsewhere {
+            extent.add(&[Cluster, Listener]);
+        }
+        if !virtual_services.is_empty() {
+            // Listeners: TCP and TLS routes, and on gateways the hosts of filter chains.
+            extent.add(&[Listener, Route]);
+        }
+        if !destination_rules.is_empty() {
+            // Routes: hash policies. Listeners: the same for TCP.
+            extent.add(&[Cluster, Endpoint, Listener, Route]);
+        }
+        if router && !gateways.is_empty() {
+            extent.add(&[Cluster, Listener, Route, Secret]);
+        }
+        if !peer_authentications.is_empty() {
+            // Callers everywhere decide by what the called accept.
+            extent.add(&[Cluster, Endpoint]);
+            if peer_authentications.iter().any(|namespace| **namespace == *self.root_namespace || *namespace == own.0) {
+                extent.add(&[Listener]);
+            }
+        }
+        if !secrets.is_empty() {
+            extent.add(&[Secret]);
+        }
+        extent.endpoints = endpoints.iter().map(|service| service.host.clone()).collect();
+        extent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mizzen_mesh::ServiceKey;
+    use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
+    use mizzen_xds::ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
+
+    use super::*;
+
+    fn node(role: &str) -> Node {
+        let id = format!("{role}~127.0.0.1~pod-1.shop~shop.svc.cluster.local");
+        Node::read(ProtoNode { id, ..Default::default() }).unwrap()
+    }
+
+    fn service(host: &str) -> ServiceKey {
+        ServiceKey { host: Hostname::new(host), namespace: "shop".into() }
+    }
+
+    #[track_caller]
+    fn check(role: &str, dirty: &Dirty, expect: &[ResourceType]) {
+        let extent = Touch::new(dirty, false, "istio-system").extent(&node(role));
+        let kinds: Vec<_> = extent.into_marks().into_iter().map(|mark| mark.kind).collect();
+        assert_eq!(kinds, expect, "{role} {dirty:?}");
+    }
+
+    #[test]
+    fn each_change_reaches_whom_it_concerns() {
+        let all = ResourceType::ALL;
+        let named = || [("shop".into(), "x".into())].into();
+        check("sidecar", &Dirty::default(), &[]);
+        check("sidecar", &Dirty { everything: true, ..Dirty::default() }, &all);
+        check("sidecar", &Dirty { workloads: [("shop".into(), "pod-1".into())].into(), ..Dirty::default() }, &all);
+        check("sidecar", &Dirty { workloads: [("shop".into(), "pod-2".into())].into(), ..Dirty::default() }, &[]);
+        check("sidecar", &Dirty { gateways: named(), ..Dirty::default() }, &[]);
+        check("router", &Dirty { gateways: named(), ..Dirty::default() }, &[Cluster, Listener, Route, Secret]);
+        check("router", &Dirty { secrets: named(), ..Dirty::default() }, &[Secret]);
+        let rules = [Hostname::new("reviews")];
+        check("sidecar", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Listener, Route]);
+        let clusters_too = [Cluster, Endpoint, Listener, Route];
+        check("sidecar", &Dirty { destination_rules: rules.into(), ..Dirty::default() }, &clusters_too);
+        check(
+            "sidecar",
+            &Dirty { peer_authentications: ["other".into()].into(), ..Dirty::default() },
+            &[Cluster, Endpoint],
+        );
+        let root = Dirty { peer_authentications: ["istio-system".into()].into(), ..Dirty::default() };
+        check("sidecar", &root, &[Cluster, Endpoint, Listener]);
+    }
+
+    #[test]
+    fn endpoints_go_the_short_way() {
+        let dirty = Dirty { endpoints: [service("reviews.shop.svc.cluster.local")].into(), ..Dirty::default() };
+        let marks = Touch::new(&dirty, false, "istio-system").extent(&node("sidecar")).into_marks();
+        let [Mark { kind: Endpoint, touched: Touched::Matching(touched) }] = &marks[..] else { panic!("{marks:?}") };
+        assert!(touched("outbound|9080||reviews.shop.svc.cluster.local"));
+        assert!(touched("outbound|9080|v2|reviews.shop.svc.cluster.local"));
+        assert!(!touched("outbound|9080||ratings.shop.svc.cluster.local"));
+        assert!(!touched("outbound|9080||more-reviews.shop.svc.cluster.local"));
+    }
+
+    #[test]
+    fn extents_merge() {
+        let mut extent = Extent::default();
+        assert!(extent.is_empty());
+        let endpoints = |host| Dirty { endpoints: [service(host)].into(), ..Dirty::default() };
+        for host in ["a", "b"] {
+            extent.merge(Touch::new(&endpoints(host), false, "istio-system").extent(&node("sidecar")));
+        }
+        assert_eq!(extent.endpoints.len(), 2);
+        extent.merge(Extent::everything());
+        assert_eq!(extent.into_marks().len(), ResourceType::ALL.len(), "endpoints are named once");
+    }
+}

@@ -1,0 +1,140 @@
+//! What one proxy should have now: from its view of the world to resources, through the shared cache.
+
+use std::sync::Arc;
+
+use mizzen_mesh::Mesh;
+use mizzen_translate::{ProxyView, Scope, names};
+use mizzen_types::{Finding, Hostname};
+use mizzen_xds::server::Wanted;
+use mizzen_xds::{Resource, ResourceType};
+use serde_json::Value;
+use tonic::Status;
+
+use crate::cache::{Cache, Key, Made};
+use crate::node::Node;
+use crate::world::World;
+
+/// The resources of one proxy.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    node_id: Arc<str>,
+    metadata: Value,
+    world: Arc<World>,
+    view: ProxyView,
+    scope: Arc<Scope>,
+    cache: Arc<Cache>,
+    /// Resources of this proxy alone, with the revision they were made from.
+    inbound: Option<(u64, Made)>,
+    listeners: Option<(u64, Made)>,
+}
+
+impl Contents {
+    pub(crate) fn new(node: &Node, world: Arc<World>, cache: Arc<Cache>) -> Result<Self, Status> {
+        let metadata = Value::Object(node.metadata.clone());
+        let view = ProxyView::new(&node.id, &metadata, &world.mesh)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let scope = Arc::new(view.scope(&world.mesh));
+        let node_id = node.id.clone();
+        Ok(Self { node_id, metadata, world, view, scope, cache, inbound: None, listeners: None })
+    }
+
+    /// Moves on to a newer world.
+    pub(crate) fn advance(&mut self, world: Arc<World>) {
+        if world.revision == self.world.revision {
+            return;
+        }
+        self.world = world;
+        // What could be read at the start can be read now: the node's own words have not changed.
+        if let Ok(view) = ProxyView::new(&self.node_id, &self.metadata, &self.world.mesh)
+            && view != self.view
+        {
+            self.view = view;
+            self.inbound = None;
+            self.listeners = None;
+        }
+        let scope = self.view.scope(&self.world.mesh);
+        if scope != *self.scope {
+            self.scope = Arc::new(scope);
+        }
+    }
+
+    pub(crate) fn resources(&mut self, kind: ResourceType, wanted: Wanted<'_>) -> Vec<Arc<Resource>> {
+        match (kind, wanted) {
+            (ResourceType::Cluster, wanted) => select(self.clusters(), wanted),
+            (ResourceType::Listener, wanted) => select(self.listeners().to_vec(), wanted),
+            // These are asked for by name only.
+            (_, Wanted::All) => Vec::new(),
+            (ResourceType::Endpoint, Wanted::Names(names)) => {
+                names.iter().filter_map(|name| self.endpoints(name)).collect()
+            }
+            (ResourceType::Route, Wanted::Names(names)) => {
+                names.iter().filter_map(|name| self.route_table(name)).collect()
+            }
+            // Workload certificates come from the signing service; gateways' secrets are not served yet.
+            (ResourceType::Secret, Wanted::Names(_)) => Vec::new(),
+        }
+    }
+
+    fn clusters(&mut self) -> Vec<Arc<Resource>> {
+        let world = &self.world;
+        let mesh = &world.mesh;
+        let key = Key::Clusters(self.scope.clone());
+        let outbound = self.cache.get(key, world.clusters_since(), world.revision, || {
+            shared(mizzen_translate::outbound_clusters(mesh, &self.scope))
+        });
+        let since = world.clusters_since().max(world.listeners_since());
+        let inbound = match &self.inbound {
+            Some((made_at, made)) if since <= *made_at => made.clone(),
+            _ => shared(mizzen_translate::inbound_clusters(mesh, &self.view)).into(),
+        };
+        self.inbound = Some((world.revision, inbound.clone()));
+        inbound.iter().chain(outbound.iter()).cloned().collect()
+    }
+
+    fn endpoints(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
+        let (_, _, host) = names::parse_outbound(name)?;
+        let since = self.world.endpoints_since(&Hostname::new(host));
+        let key = Key::Endpoints(self.scope.clone(), name.clone());
+        let made = self.cache.get(key, since, self.world.revision, || {
+            shared(mizzen_translate::endpoints(&self.world.mesh, &self.scope, name))
+        });
+        made.first().cloned()
+    }
+
+    fn listeners(&mut self) -> Made {
+        let world = &self.world;
+        let made = match &self.listeners {
+            Some((made_at, made)) if world.listeners_since() <= *made_at => made.clone(),
+            _ => shared([]).into(),
+        };
+        self.listeners = Some((world.revision, made.clone()));
+        made
+    }
+
+    fn route_table(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
+        let key = Key::Routes(self.scope.clone(), name.clone());
+        let made = self.cache.get(key, self.world.routes_since(), self.world.revision, || shared([]));
+        made.first().cloned()
+    }
+}
+
+/// Those of all that are wanted.
+fn select(all: Vec<Arc<Resource>>, wanted: Wanted<'_>) -> Vec<Arc<Resource>> {
+    match wanted {
+        Wanted::All => all,
+        Wanted::Names(names) => {
+            let names: std::collections::HashSet<&Arc<str>> = names.iter().collect();
+            all.into_iter().filter(|resource| names.contains(&resource.name)).collect()
+        }
+    }
+}
+
+/// Encoded resources as streams share them.
+fn shared(resources: impl IntoIterator<Item = mizzen_translate::Resource>) -> Vec<Arc<Resource>> {
+    resources.into_iter().map(|it| Arc::new(Resource::new(it.name, it.body))).collect()
+}
+
+/// Findings across all objects.
+pub(crate) fn analyse(_mesh: &Mesh) -> Vec<Finding> {
+    Vec::new()
+}

@@ -1,0 +1,294 @@
+//! The loop: everything that happens to the control plane comes in here as one [`Event`], and nowhere else.
+//!
+//! Configuration is applied to the mesh, the [`audience`](crate::audience) of what changed is found, and each concerned
+//! stream's [`Slot`] is filled. Making and sending resources is the work of the streams' own tasks: a slow proxy holds up
+//! nobody, and all processors take part.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use mizzen_config::{Change, Object};
+use mizzen_mesh::{Dirty, Mesh, Resolution};
+use mizzen_sources::Batch;
+use mizzen_types::{Finding, ObjectKey};
+use mizzen_xds::server::Observed;
+use tokio::sync::mpsc;
+
+use crate::audience::{Extent, Touch};
+use crate::cache::Cache;
+use crate::debounce::Debounce;
+use crate::metrics::Metrics;
+use crate::queue::Slot;
+use crate::session::stopping;
+use crate::status::{ProxyStatus, Status, StreamId};
+use crate::world::World;
+
+/// Everything that can happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A source of configuration has read something new.
+    Config(Batch),
+    Connected(Box<Connection>),
+    Gone(StreamId),
+    /// A stream subscribed, was sent something, acknowledged or refused it.
+    Observed(StreamId, Observed),
+    /// Findings across all objects, of one revision.
+    Analysed(u64, Vec<Finding>),
+    /// Stop: end all streams.
+    Stop,
+}
+
+/// A new stream.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: StreamId,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) status: ProxyStatus,
+}
+
+/// What others may read: the admission of streams and the debug pages.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) world: ArcSwap<World>,
+    pub(crate) status: Mutex<Status>,
+    /// All objects in force, with their positions as they are now.
+    pub(crate) objects: ArcSwap<BTreeMap<ObjectKey, Arc<Object>>>,
+    /// Of reading, then across objects.
+    pub(crate) findings: ArcSwap<(Vec<Finding>, Vec<Finding>)>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) cache: Arc<Cache>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        let metrics = Arc::new(Metrics::default());
+        Self {
+            world: ArcSwap::from_pointee(World::first(Mesh::empty(), Instant::now())),
+            status: Mutex::default(),
+            objects: ArcSwap::default(),
+            findings: ArcSwap::default(),
+            cache: Arc::new(Cache::new(metrics.clone())),
+            metrics,
+        }
+    }
+
+    pub(crate) fn status(&self) -> std::sync::MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often unused parts of the cache are dropped.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long the configuration must be quiet before it is looked at as a whole.
+const ANALYSE_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The engine: sole writer of [`Shared`].
+#[derive(Debug)]
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// To itself, from work that it hands away.
+    back: mpsc::WeakUnboundedSender<Event>,
+    slots: BTreeMap<StreamId, Arc<Slot>>,
+    debounce: Debounce,
+    waiting: Vec<Change>,
+    analysed: u64,
+    analyse_at: Option<Instant>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        events: mpsc::UnboundedReceiver<Event>,
+        back: &mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self {
+            shared,
+            events,
+            back: back.downgrade(),
+            slots: BTreeMap::new(),
+            debounce: Debounce::new(),
+            waiting: Vec::new(),
+            analysed: 0,
+            analyse_at: None,
+        }
+    }
+
+    /// Runs until [`Event::Stop`].
+    pub(crate) async fn run(mut self) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            let due = [self.debounce.due(), self.analyse_at].into_iter().flatten().min();
+            let timer = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Events first: what has already come is applied together.
+                biased;
+                event = self.events.recv() => match event {
+                    Some(Event::Stop) | None => break,
+                    Some(event) => self.handle(event),
+                },
+                () = timer => {}
+                _ = sweep.tick() => self.shared.cache.sweep(),
+            }
+            let now = now();
+            if self.debounce.due().is_some_and(|due| due <= now) {
+                self.apply(now);
+            }
+            if self.analyse_at.is_some_and(|at| at <= now) {
+                self.analyse();
+            }
+        }
+        for slot in self.slots.values() {
+            slot.end(stopping());
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Config(batch) => {
+                let objects = batch.objects.into_iter().map(|object| (object.key.clone(), object)).collect();
+                self.shared.objects.store(Arc::new(objects));
+                let across = self.shared.findings.load().1.clone();
+                log_findings(&batch.findings, &self.shared.findings.load().0);
+                self.shared.findings.store(Arc::new((batch.findings, across)));
+                self.analyse_at = Some(now() + ANALYSE_AFTER);
+                if !batch.changes.is_empty() {
+                    self.waiting.extend(batch.changes);
+                    self.debounce.arrived(now());
+                }
+            }
+            Event::Connected(connection) => {
+                let Connection { id, slot, status } = *connection;
+                tracing::info!(node = %status.node.name, mode = ?status.mode, observer = status.node.observer, "proxy connected");
+                // The world may have moved on since the stream was opened.
+                let world = self.shared.world.load_full();
+                if slot.revision() != world.revision {
+                    slot.put(&world, Extent::everything());
+                }
+                self.slots.insert(id, slot);
+                self.shared.status().proxies.insert(id, status);
+            }
+            Event::Gone(id) => {
+                self.slots.remove(&id);
+                if let Some(status) = self.shared.status().proxies.remove(&id) {
+                    tracing::info!(node = %status.node.name, "proxy disconnected");
+                }
+            }
+            Event::Observed(id, event) => self.observed(id, &event),
+            Event::Analysed(revision, findings) => {
+                if revision >= self.analysed {
+                    self.analysed = revision;
+                    let reading = self.shared.findings.load().0.clone();
+                    log_findings(&findings, &self.shared.findings.load().1);
+                    self.shared.findings.store(Arc::new((reading, findings)));
+                }
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn observed(&self, id: StreamId, event: &Observed) {
+        let mut status = self.shared.status();
+        let Some(proxy) = status.proxies.get_mut(&id) else { return };
+        proxy.observe(event, SystemTime::now());
+        let node = &proxy.node.name;
+        match event {
+            Observed::Refused { kind, message, .. } => {
+                tracing::warn!(%node, %kind, reason = ?message, "proxy refused a resource; its last good version stays in force");
+            }
+            Observed::Unanswered { kind, .. } => tracing::warn!(%node, %kind, "proxy does not answer"),
+            Observed::Sent { kind, resources, removed, bytes, .. } => {
+                tracing::debug!(%node, %kind, resources, removed, bytes, "sent");
+            }
+            Observed::UnknownType { type_url } => {
+                tracing::debug!(%node, ?type_url, "proxy asks for a type that is not served")
+            }
+            Observed::Subscribed { .. } | Observed::Acked { .. } | Observed::Stale { .. } => {}
+        }
+    }
+
+    /// Applies what waits, and tells the streams that it concerns.
+    fn apply(&mut self, began: Instant) {
+        let changes = std::mem::take(&mut self.waiting);
+        let old = self.shared.world.load_full();
+        let (mesh, dirty) = old.mesh.apply(&changes);
+        if dirty.is_empty() {
+            self.debounce.applied(now(), began.elapsed());
+            return;
+        }
+        let elsewhere = endpoints_elsewhere(&dirty, &old.mesh, &mesh);
+        let world = Arc::new(old.next(mesh, &dirty, elsewhere, began));
+        self.shared.world.store(world.clone());
+        let touch = Touch::new(&dirty, elsewhere, &world.mesh.config().root_namespace);
+        let mut told = 0;
+        {
+            let status = self.shared.status();
+            for (id, slot) in &self.slots {
+                let extent = status.proxies.get(id).map_or_else(Extent::everything, |proxy| touch.extent(&proxy.node));
+                told += usize::from(!extent.is_empty());
+                slot.put(&world, extent);
+            }
+        }
+        let took = began.elapsed();
+        self.shared.metrics.config_update(changes.len(), took);
+        tracing::info!(
+            changes = changes.len(),
+            revision = world.revision,
+            proxies = told,
+            ?took,
+            "configuration applied"
+        );
+        self.debounce.applied(now(), took);
+        self.analyse_at = Some(now() + ANALYSE_AFTER);
+    }
+
+    /// Looks at all objects together, aside from the loop.
+    fn analyse(&mut self) {
+        self.analyse_at = None;
+        let world = self.shared.world.load_full();
+        let back = self.back.clone();
+        tokio::task::spawn_blocking(move || {
+            let findings = crate::content::analyse(&world.mesh);
+            if let Some(back) = back.upgrade() {
+                let _ = back.send(Event::Analysed(world.revision, findings));
+            }
+        });
+    }
+}
+
+/// Whether endpoints changed that are part of clusters or listeners: those that proxies resolve themselves, and those of
+/// services without an address of their own.
+fn endpoints_elsewhere(dirty: &Dirty, old: &Mesh, new: &Mesh) -> bool {
+    let elsewhere =
+        |mesh: &Mesh, key| mesh.service(key).is_some_and(|service| service.resolution != Resolution::Endpoints);
+    dirty.endpoints.iter().any(|key| elsewhere(old, key) || elsewhere(new, key))
+}
+
+/// Says each finding once, when it is new.
+fn log_findings(findings: &[Finding], before: &[Finding]) {
+    for finding in findings.iter().filter(|finding| !before.contains(finding)) {
+        let place = finding.position.as_ref().map(ToString::to_string).unwrap_or_default();
+        let origin = finding.origin.as_ref().map(ToString::to_string).unwrap_or_default();
+        match finding.severity {
+            mizzen_types::Severity::Error => {
+                tracing::error!(code = finding.code, %place, %origin, "{}", finding.message)
+            }
+            mizzen_types::Severity::Warning => {
+                tracing::warn!(code = finding.code, %place, %origin, "{}", finding.message)
+            }
+            mizzen_types::Severity::Info => tracing::info!(code = finding.code, %place, %origin, "{}", finding.message),
+        }
+    }
+}
+
+/// The runtime's clock, so that tests can turn it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,185 @@
+//! Debug pages and metrics over HTTP: read only, and without any secret.
+//!
+//! Pages other than health and metrics are for this machine: they are refused to callers from elsewhere, and to
+//! requests whose `Host` is not this machine's (a web page could otherwise have a browser read them by a name that it
+//! has resolved to a loopback address).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use mizzen_config::Kind;
+use mizzen_types::{Finding, ObjectKey, Position, Severity};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::engine::Shared;
+use crate::metrics::Gauges;
+
+/// The pages.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let debug = Router::new()
+        .route("/debug", get(index))
+        .route("/debug/syncz", get(syncz))
+        .route("/debug/nodes", get(nodes))
+        .route("/debug/positions", get(positions))
+        .route("/debug/findings", get(findings))
+        .route("/debug/configz", get(configz))
+        .layer(middleware::from_fn(only_from_here));
+    Router::new()
+        .route("/ready", get(|| async { "ready\n" }))
+        .route("/metrics", get(metrics))
+        .merge(debug)
+        .with_state(shared)
+}
+
+/// Refuses callers and host names from elsewhere.
+async fn only_from_here(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    if !peer.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "debug pages are served to this machine alone\n").into_response();
+    }
+    if !host.is_none_or(is_this_machine) {
+        return (StatusCode::FORBIDDEN, "the Host header does not name this machine\n").into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a `Host` header is a loopback address or `localhost`, with any port.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+async fn index() -> &'static str {
+    "/debug/syncz      who is connected, and what each was sent, has acknowledged and has refused\n\
+     /debug/nodes      what each proxy says of itself\n\
+     /debug/positions  ?kind=&namespace=&name=&field= where something stands\n\
+     /debug/findings   what a person should know about the configuration\n\
+     /debug/configz    the objects in force\n\
+     /metrics          Prometheus text\n\
+     /ready            200 when serving\n"
+}
+
+async fn syncz(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(shared.status().syncz())
+}
+
+async fn nodes(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(shared.status().nodes())
+}
+
+#[derive(Deserialize)]
+struct Place {
+    kind: String,
+    #[serde(default)]
+    namespace: String,
+    name: String,
+    #[serde(default)]
+    field: String,
+}
+
+async fn positions(State(shared): State<Arc<Shared>>, Query(place): Query<Place>) -> Response {
+    let key = ObjectKey::new(&place.kind, &place.namespace, &place.name);
+    let found = shared.objects.load().get(&key).map(|object| object.at(&place.field));
+    match found {
+        Some(Some(position)) => Json(position_json(&position)).into_response(),
+        Some(None) => (StatusCode::NOT_FOUND, format!("{key} was not read from a file\n")).into_response(),
+        None => (StatusCode::NOT_FOUND, format!("there is no {key}\n")).into_response(),
+    }
+}
+
+fn position_json(position: &Position) -> Value {
+    json!({"file": &*position.file, "line": position.line, "column": position.column, "text": position.to_string()})
+}
+
+async fn findings(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let (reading, across) = &**shared.findings.load();
+    Json(reading.iter().chain(across).map(finding_json).collect())
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "code": finding.code,
+        "severity": match finding.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        },
+        "origin": finding.origin.as_ref().map(|origin| json!({
+            "kind": &*origin.object.kind,
+            "namespace": &*origin.object.namespace,
+            "name": &*origin.object.name,
+            "field": origin.field,
+        })),
+        "position": finding.position.as_ref().map(position_json),
+        "message": finding.message,
+        "hint": finding.hint,
+    })
+}
+
+async fn configz(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let object = |(key, object): (&ObjectKey, &Arc<mizzen_config::Object>)| {
+        let mut entry = json!({
+            "kind": &*key.kind,
+            "metadata": {
+                "name": &*key.name,
+                "namespace": &*key.namespace,
+                "labels": object.meta.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),
+            },
+            "position": object.at("").as_ref().map(position_json),
+        });
+        if matches!(object.kind, Kind::Secret(_)) {
+            entry["redacted"] = true.into();
+        }
+        entry
+    };
+    Json(shared.objects.load().iter().map(object).collect())
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let world = shared.world.load_full();
+    let count = |kind: &str| shared.objects.load().keys().filter(|key| *key.kind == *kind).count();
+    let findings = shared.findings.load();
+    let gauges = Gauges {
+        streams: shared.status().proxies.len(),
+        services: count("Service") + count("ServiceEntry"),
+        virtual_services: count("VirtualService"),
+        findings: findings.0.len() + findings.1.len(),
+        revision: world.revision,
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.text(&gauges)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_this_machine;
+
+    #[test]
+    fn only_loopback_names_are_this_machine() {
+        for host in ["localhost", "LocalHost:15014", "127.0.0.1", "127.64.0.1:15014", "[::1]:15014", "[::1]"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:15014",
+            "127.0.0.1.evil.example",
+            "localhost.evil",
+            "10.0.0.1",
+            "[::2]:1",
+            "::1.evil",
+        ] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
+}
