@@ -184,9 +184,9 @@ pub struct Reading {
     /// Envoy's name: `cluster.NAME.upstream_rq_2xx`.
     pub name: String,
     pub value: u64,
-    /// Prometheus name without `envoy_`, and the label that was taken out of the name.
+    /// Prometheus name without `envoy_`, and the labels that were taken out of the name.
     pub metric: String,
-    pub label: Option<(&'static str, String)>,
+    pub labels: Vec<(&'static str, String)>,
     pub gauge: bool,
 }
 
@@ -236,13 +236,8 @@ impl Stats {
         let mut readings = Vec::new();
         for group in lock(&self.groups).values() {
             for ((stat, shape), value) in group.family.shape().iter().zip(&group.values) {
-                readings.push(Reading {
-                    name: format!("{}.{}.{stat}", group.family.word(), group.name),
-                    value: value.load(Relaxed),
-                    metric: format!("{}_{stat}", group.family.word()),
-                    label: Some((group.family.label(), group.name.to_string())),
-                    gauge: *shape == Shape::Gauge,
-                });
+                let value = value.load(Relaxed);
+                readings.push(Reading::of_group(group.family, &group.name, stat, value, *shape == Shape::Gauge));
             }
         }
         for (name, value) in lock(&self.loose).iter() {
@@ -250,7 +245,7 @@ impl Stats {
                 name: name.clone(),
                 value: value.load(Relaxed),
                 metric: name.clone(),
-                label: None,
+                labels: Vec::new(),
                 gauge: false,
             });
         }
@@ -271,18 +266,29 @@ impl Stats {
 impl Reading {
     /// One of a cluster that is counted elsewhere, by its endpoints say.
     pub fn of_cluster(cluster: &str, stat: &str, value: u64, gauge: bool) -> Self {
+        Self::of_group(Family::Cluster, cluster, stat, value, gauge)
+    }
+
+    /// As Istio's bootstrap has it, the name and a class of status codes become labels.
+    fn of_group(family: Family, name: &str, stat: &str, value: u64, gauge: bool) -> Self {
+        let mut labels = vec![(family.label(), name.to_owned())];
+        let stem =
+            stat.strip_suffix("xx").and_then(|stem| stem.get(..stem.len() - 2)).filter(|stem| stem.ends_with("_rq"));
+        if let Some(stem) = stem {
+            labels.push(("response_code_class", stat[stem.len() + 1..].to_owned()));
+        }
         Self {
-            name: format!("cluster.{cluster}.{stat}"),
+            name: format!("{}.{name}.{stat}", family.word()),
             value,
-            metric: format!("cluster_{stat}"),
-            label: Some((Family::Cluster.label(), cluster.to_owned())),
+            metric: format!("{}_{}", family.word(), stem.unwrap_or(stat)),
+            labels,
             gauge,
         }
     }
 
     /// A gauge without a label.
     pub fn gauge(name: &str, value: u64) -> Self {
-        Self { name: name.to_owned(), value, metric: name.to_owned(), label: None, gauge: true }
+        Self { name: name.to_owned(), value, metric: name.to_owned(), labels: Vec::new(), gauge: true }
     }
 }
 
@@ -309,7 +315,7 @@ pub fn prometheus<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> String
         prometheus::head(&mut out, &name, if gauge { "gauge" } else { "counter" });
         for reading in readings {
             let mut labels = String::new();
-            if let Some((label, value)) = &reading.label {
+            for (label, value) in &reading.labels {
                 prometheus::label(&mut labels, label, value);
             }
             prometheus::sample(&mut out, &name, &labels, reading.value);
@@ -347,9 +353,11 @@ mod tests {
         stats.cluster("outbound|9080||a.b").inc(ClusterStat::Rq2xx);
         stats.cluster("x\"y").inc(ClusterStat::Rq2xx);
         let text = prometheus(&stats.read());
-        assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_2xx counter\n").count(), 1);
-        assert!(text.contains("envoy_cluster_upstream_rq_2xx{cluster_name=\"outbound|9080||a.b\"} 1\n"), "{text}");
-        assert!(text.contains("envoy_cluster_upstream_rq_2xx{cluster_name=\"x\\\"y\"} 1\n"), "{text}");
+        assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq counter\n").count(), 1);
+        let name = "envoy_cluster_upstream_rq";
+        let line = |cluster: &str| format!("{name}{{cluster_name=\"{cluster}\",response_code_class=\"2xx\"}} 1\n");
+        assert!(text.contains(&line("outbound|9080||a.b")), "{text}");
+        assert!(text.contains(&line("x\\\"y")), "{text}");
     }
 
     #[test]
