@@ -30,13 +30,20 @@ pub enum JsonError {
 #[derive(Debug)]
 pub struct Json {
     pool: DescriptorPool,
+    proto_names: bool,
 }
 
 impl Json {
     /// Links the descriptions; some milliseconds of work.
     pub fn new() -> Self {
         // The file is our own, and a test reads it.
-        Self { pool: DescriptorPool::decode(DESCRIPTORS).unwrap_or_default() }
+        Self { pool: DescriptorPool::decode(DESCRIPTORS).unwrap_or_default(), proto_names: false }
+    }
+
+    /// Writes names as they stand in the `.proto` files, as Envoy's admin interface does.
+    pub fn with_proto_names(mut self) -> Self {
+        self.proto_names = true;
+        self
     }
 
     /// The message `name` (`envoy.config.cluster.v3.Cluster`) as bytes.
@@ -62,13 +69,16 @@ impl Json {
         Ok((any.type_url, any.value))
     }
 
-    /// The message `name` from bytes, with camelCase names.
+    /// The message `name` from bytes, with camelCase names unless [`with_proto_names`](Self::with_proto_names) was asked for.
     pub fn decode(&self, name: &str, bytes: &[u8]) -> Result<Value, JsonError> {
         let wrong = |message: String| JsonError::Decode { name: name.to_owned(), message };
         let message =
             DynamicMessage::decode(self.descriptor(name)?, bytes).map_err(|error| wrong(error.to_string()))?;
         message
-            .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
+            .serialize_with_options(
+                serde_json::value::Serializer,
+                &SerializeOptions::new().use_proto_field_name(self.proto_names),
+            )
             .map_err(|error| wrong(error.to_string()))
     }
 
