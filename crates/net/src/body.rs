@@ -16,11 +16,20 @@ pub enum Body {
     /// Read from an HTTP/1 connection.
     Http1(http1::Connection),
     /// Received on an HTTP/2 stream; with the length that its `content-length` promises.
-    Http2 { stream: h2::RecvStream, length: Option<u64> },
+    Http2 {
+        stream: h2::RecvStream,
+        length: Option<u64>,
+    },
     /// Filled by somebody else on this thread, for instance with a copy for a mirror.
-    Channel { frames: tokio::sync::mpsc::UnboundedReceiver<Frame<Bytes>>, length: Option<u64> },
+    Channel {
+        frames: tokio::sync::mpsc::UnboundedReceiver<Frame<Bytes>>,
+        length: Option<u64>,
+    },
     /// What was kept of a body for another try, then the rest of it.
-    Replay { kept: Bytes, rest: Box<Body> },
+    Replay {
+        kept: Bytes,
+        rest: Box<Body>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -135,16 +144,19 @@ impl Body {
     }
 }
 
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        if text.is_empty() { Self::Empty } else { Self::Full(text.into()) }
+    }
+}
+
 /// Why a body was not collected.
 pub enum Collect {
     TooLarge(Body),
     Failed(BodyError),
 }
 
-fn poll_http2(
-    stream: &mut h2::RecvStream,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+fn poll_http2(stream: &mut h2::RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     match ready!(stream.poll_data(cx)) {
         Some(Ok(data)) => {
             // The peer may send as much again once we have taken it; whoever pulls frames bounds what is held.

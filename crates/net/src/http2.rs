@@ -3,11 +3,16 @@
 //! Limits are on by default: streams at once, resets of either side, decoded header bytes, tiny and empty frames.
 
 use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use mizzen_snapshot::http::Http2Limits;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::Stream;
 
 /// Resets by the client of streams that were not even taken up, and resets of ours for its errors, after which the
 /// connection ends (rapid reset, "MadeYouReset").
@@ -100,5 +105,58 @@ impl Sender {
 
     pub async fn closed(&mut self) {
         let _ = poll_fn(|cx| self.poll_reset(cx)).await;
+    }
+}
+
+/// A stream of which the first bytes were read already.
+pub struct Rewound {
+    read: BytesMut,
+    io: Stream,
+}
+
+impl Rewound {
+    pub fn new(io: Stream, read: BytesMut) -> Self {
+        Self { read, io }
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.read.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buffer);
+        }
+        let count = this.read.len().min(buffer.remaining());
+        buffer.put_slice(&this.read.split_to(count));
+        if this.read.is_empty() {
+            this.read = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }

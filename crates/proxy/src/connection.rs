@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
+use mizzen_snapshot::http::ClientCertDetails;
 use mizzen_snapshot::listener::{ConnectionFacts, FilterChain, Handler, Inspect, Listener, Transport};
 use mizzen_snapshot::tls::{ClientAuth, ServerTls};
 use tokio::net::TcpStream;
@@ -24,8 +25,16 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     pub downstream: Arc<Downstream>,
     pub drain: Rc<Drain>,
+    /// What `x-forwarded-client-cert` says of this client; made at the first request that needs it.
+    certificate: std::cell::OnceCell<Option<String>>,
     /// Counts the connection as open.
     _admission: Admission,
+}
+
+impl Connection {
+    pub fn certificate_element(&self, details: ClientCertDetails) -> Option<String> {
+        self.certificate.get_or_init(|| crate::http::headers::certificate_element(self, details)).clone()
+    }
 }
 
 pub async fn serve(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp: TcpStream, peer: SocketAddr) {
@@ -87,7 +96,13 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     let id = worker.shared.next_connection();
     let filter_chain = chain.name.clone();
     let downstream = Arc::new(Downstream { listener, id, peer, local, tls, filter_chain });
-    let connection = Rc::new(Connection { worker, downstream, drain, _admission: admission });
+    let connection = Rc::new(Connection {
+        worker,
+        downstream,
+        drain,
+        certificate: std::cell::OnceCell::new(),
+        _admission: admission,
+    });
     match &chain.handler {
         Handler::Http(handler) => crate::http::serve(connection, Arc::clone(handler), stream).await,
         Handler::Tcp(handler) => crate::tcp::serve(connection, Arc::clone(handler), stream).await,
@@ -126,11 +141,11 @@ impl Seen {
 }
 
 async fn look(plain: &mut Plain, inspect: &Inspect, destination: SocketAddr) -> Result<Seen, &'static str> {
-    let disabled = inspect.disabled_ports.iter().any(|range| range.contains(&destination.port()));
-    if !(inspect.tls || inspect.http) || disabled {
+    let (tls, http) = (inspect.tls_on(destination.port()), inspect.http_on(destination.port()));
+    if !(tls || http) {
         return Ok(Seen::nothing());
     }
-    let looking = look_until_known(plain, inspect);
+    let looking = look_until_known(plain, tls, http);
     let Some(timeout) = inspect.timeout else {
         return looking.await;
     };
@@ -141,20 +156,20 @@ async fn look(plain: &mut Plain, inspect: &Inspect, destination: SocketAddr) -> 
     }
 }
 
-async fn look_until_known(plain: &mut Plain, inspect: &Inspect) -> Result<Seen, &'static str> {
+async fn look_until_known(plain: &mut Plain, tls: bool, http: bool) -> Result<Seen, &'static str> {
     let mut acceptor = rustls::server::Acceptor::default();
     let mut fed = 0;
     loop {
         if let Some(first) = plain.peeked.first() {
             // A TLS record that holds a handshake begins with 0x16.
-            if inspect.tls && *first == 0x16 {
+            if tls && *first == 0x16 {
                 match hello(&mut acceptor, &plain.peeked, &mut fed) {
                     Hello::Whole(seen) => return Ok(seen),
                     Hello::NotTls => return Ok(Seen::nothing()),
                     Hello::More if plain.peeked.len() > MAX_HELLO => return Err("ClientHello is too large"),
                     Hello::More => {}
                 }
-            } else if !inspect.http {
+            } else if !http {
                 return Ok(Seen::nothing());
             } else if let Some(protocol) = http_version(&plain.peeked) {
                 let application_protocols = protocol.into_iter().map(str::to_owned).collect();
@@ -270,10 +285,7 @@ async fn terminate(
     };
     let facts = DownstreamTls {
         version: session.protocol_version().map_or("", tls_version),
-        cipher: session
-            .negotiated_cipher_suite()
-            .map(|suite| format!("{:?}", suite.suite()))
-            .unwrap_or_default(),
+        cipher: session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite())).unwrap_or_default(),
         server_name: session.server_name().map(str::to_owned),
         alpn: session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
         chain: chain.iter().map(|der| der.to_vec()).collect(),

@@ -19,6 +19,7 @@ pub mod publish;
 pub mod refusal;
 pub mod run;
 pub mod shared;
+pub mod tcp;
 pub mod upstream;
 pub mod worker;
 

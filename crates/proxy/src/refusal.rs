@@ -144,10 +144,10 @@ pub struct Told {
 
 impl Refusal {
     pub fn told(&self) -> Told {
-        let reset = |reason: &str| {
-            format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
-        };
-        let told = |status, flag, details, body: &str| Told { status, flag, details, body: body.to_owned(), close: false };
+        let reset =
+            |reason: &str| format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+        let told =
+            |status, flag, details, body: &str| Told { status, flag, details, body: body.to_owned(), close: false };
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         let bad = |status, details, body: &str| Told {
             status,
@@ -209,12 +209,9 @@ impl Refusal {
                 "upstream_reset_before_response_started{protocol_error}",
                 &reset("protocol error"),
             ),
-            Self::RequestTimeout { .. } => told(
-                StatusCode::GATEWAY_TIMEOUT,
-                Some(Flag::UT),
-                "response_timeout",
-                "upstream request timeout",
-            ),
+            Self::RequestTimeout { .. } => {
+                told(StatusCode::GATEWAY_TIMEOUT, Some(Flag::UT), "response_timeout", "upstream request timeout")
+            }
             Self::PerTryTimeout { .. } => told(
                 StatusCode::GATEWAY_TIMEOUT,
                 Some(Flag::UT),
@@ -235,12 +232,8 @@ impl Refusal {
                 told(*status, Some(Flag::FI), "fault_filter_abort", "fault filter abort")
             }
             Self::BadRequest(_) => bad(StatusCode::BAD_REQUEST, "http1.codec_error", ""),
-            Self::HeadTooLarge => {
-                bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http1.headers_too_large", "")
-            }
-            Self::UnknownTransferEncoding => {
-                bad(StatusCode::NOT_IMPLEMENTED, "http1.invalid_transfer_encoding", "")
-            }
+            Self::HeadTooLarge => bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http1.headers_too_large", ""),
+            Self::UnknownTransferEncoding => bad(StatusCode::NOT_IMPLEMENTED, "http1.invalid_transfer_encoding", ""),
             Self::PathRejected => told(StatusCode::BAD_REQUEST, None, "path_normalization_failed", ""),
             Self::UpgradeNotAllowed(_) => told(StatusCode::FORBIDDEN, None, "upgrade_failed", ""),
             Self::Http10NotAllowed => Told {
@@ -305,7 +298,9 @@ fn no_plan(no: &NoPlan) -> String {
         NoPlan::NoRouteTable => "the route table has not arrived from the control plane".to_owned(),
         NoPlan::NoVirtualHost => "no virtual host has the request's host".to_owned(),
         NoPlan::NoRoute { host } => format!("no route of virtual host {host} matches"),
-        NoPlan::NoCluster { cluster, route, .. } => format!("route {route} names cluster {cluster}, which does not exist"),
+        NoPlan::NoCluster { cluster, route, .. } => {
+            format!("route {route} names cluster {cluster}, which does not exist")
+        }
         NoPlan::TlsRequired { .. } => "the virtual host wants TLS".to_owned(),
     }
 }
@@ -322,7 +317,9 @@ mod tests {
         let nr = Refusal::NoPlan(NoPlan::NoVirtualHost).told();
         assert_eq!((nr.status.as_u16(), nr.flag, nr.details), (404, Some(Flag::NR), "route_not_found"));
         let refused = Refusal::ConnectFailure { endpoint: "1.2.3.4:5".to_owned(), cause: "refused".to_owned() };
-        assert!(refused.told().body.starts_with("upstream connect error or disconnect/reset before headers. reset reason"));
+        assert!(
+            refused.told().body.starts_with("upstream connect error or disconnect/reset before headers. reset reason")
+        );
         assert_eq!(refused.to_string(), "connecting to 1.2.3.4:5: refused");
         assert_eq!(refused.grpc_status(), 14);
     }

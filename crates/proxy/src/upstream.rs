@@ -10,6 +10,7 @@ pub mod http2;
 pub mod pump;
 pub mod request;
 pub mod send;
+pub mod timeouts;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -78,10 +79,7 @@ impl Upstream {
         let policy = balancer.policy();
         let all = policy.transports.iter().map(|transport| &transport.tls).chain([&policy.default_transport]);
         let transports = all
-            .map(|tls| Transport {
-                tls: tls.clone(),
-                configs: tls.as_ref().map(|tls| client_config(tls, secrets)),
-            })
+            .map(|tls| Transport { tls: tls.clone(), configs: tls.as_ref().map(|tls| client_config(tls, secrets)) })
             .collect();
         Self {
             balancer,
@@ -109,11 +107,7 @@ impl Upstream {
     pub fn transport_for(&self, endpoint: &Endpoint) -> usize {
         let policy = self.policy();
         let matching = |wanted: &[(String, String)]| wanted.iter().all(|pair| endpoint.transport_labels.contains(pair));
-        policy
-            .transports
-            .iter()
-            .position(|transport| matching(&transport.labels))
-            .unwrap_or(policy.transports.len())
+        policy.transports.iter().position(|transport| matching(&transport.labels)).unwrap_or(policy.transports.len())
     }
 
     pub fn transport(&self, index: usize) -> &Transport {

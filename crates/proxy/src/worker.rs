@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use http::HeaderValue;
 use mizzen_balance::Time;
-use mizzen_snapshot::listener::ListenAddress;
 use mizzen_snapshot::{Cluster, Snapshot};
 use mizzen_types::ClusterName;
 use tokio::sync::mpsc;
@@ -18,14 +18,18 @@ use crate::listener::{self, ListenerState, Slot};
 use crate::shared::Shared;
 use crate::upstream::Upstream;
 
+/// A listening socket, for as long as it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlotId(pub u64);
+
 /// What the publisher tells every worker.
 pub enum Command {
     /// Accept from this socket, for this listener.
-    Listen { address: ListenAddress, socket: std::net::TcpListener, state: Arc<ListenerState> },
+    Listen { slot: SlotId, socket: std::net::TcpListener, state: Arc<ListenerState> },
     /// The same socket now serves this version; connections of the old one drain.
-    Replace { address: ListenAddress, state: Arc<ListenerState> },
+    Replace { slot: SlotId, state: Arc<ListenerState> },
     /// Stop accepting; connections drain.
-    Close { address: ListenAddress },
+    Close { slot: SlotId },
     /// Clusters changed: let go of pools that nobody will use again.
     Refresh,
     /// The process ends: all listeners close, all connections drain.
@@ -35,8 +39,9 @@ pub enum Command {
 pub struct Worker {
     pub shared: Arc<Shared>,
     pub random: Random,
+    date: RefCell<(u64, HeaderValue)>,
     upstreams: RefCell<HashMap<ClusterName, Rc<Upstream>>>,
-    slots: RefCell<HashMap<ListenAddress, Rc<Slot>>>,
+    slots: RefCell<HashMap<SlotId, Rc<Slot>>>,
 }
 
 /// Random numbers of one thread (SplitMix64). Not for secrets.
@@ -72,7 +77,10 @@ pub fn seed() -> u64 {
 }
 
 /// Starts a worker thread; it ends after [`Command::Drain`] once its connections are closed, or when the sender is gone.
-pub fn start(index: usize, shared: Arc<Shared>) -> std::io::Result<(mpsc::UnboundedSender<Command>, std::thread::JoinHandle<()>)> {
+pub fn start(
+    index: usize,
+    shared: Arc<Shared>,
+) -> std::io::Result<(mpsc::UnboundedSender<Command>, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -80,6 +88,7 @@ pub fn start(index: usize, shared: Arc<Shared>) -> std::io::Result<(mpsc::Unboun
         let worker = Rc::new(Worker {
             shared,
             random: Random::new(seed()),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
             upstreams: RefCell::default(),
             slots: RefCell::default(),
         });
@@ -92,21 +101,21 @@ impl Worker {
     async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Listen { address, socket, state } => match tokio::net::TcpListener::from_std(socket) {
+                Command::Listen { slot: id, socket, state } => match tokio::net::TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let slot = Rc::new(Slot::new(state));
-                        self.slots.borrow_mut().insert(address, Rc::clone(&slot));
+                        self.slots.borrow_mut().insert(id, Rc::clone(&slot));
                         tokio::task::spawn_local(listener::accept(Rc::clone(&self), socket, slot));
                     }
-                    Err(error) => tracing::error!(?address, %error, "cannot listen"),
+                    Err(error) => tracing::error!(listener = %state.listener.name, %error, "cannot accept"),
                 },
-                Command::Replace { address, state } => {
-                    if let Some(slot) = self.slots.borrow().get(&address) {
+                Command::Replace { slot, state } => {
+                    if let Some(slot) = self.slots.borrow().get(&slot) {
                         self.drain_after(slot.replace(state));
                     }
                 }
-                Command::Close { address } => {
-                    if let Some(slot) = self.slots.borrow_mut().remove(&address) {
+                Command::Close { slot } => {
+                    if let Some(slot) = self.slots.borrow_mut().remove(&slot) {
                         slot.close();
                         self.drain_after(slot.drain());
                     }
@@ -167,6 +176,16 @@ impl Worker {
         self.shared.time(now)
     }
 
+    /// The time as a `date` header; written anew once a second.
+    pub fn date(&self) -> HeaderValue {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut date = self.date.borrow_mut();
+        if date.0 != now {
+            *date = (now, HeaderValue::from_str(&http_date(now)).unwrap_or_else(|_| HeaderValue::from_static("")));
+        }
+        date.1.clone()
+    }
+
     /// This worker's pools for a cluster.
     pub fn upstream(self: &Rc<Self>, cluster: &Cluster) -> Rc<Upstream> {
         let name = &cluster.policy.name;
@@ -194,5 +213,32 @@ impl Worker {
                 false
             }
         });
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
+fn http_date(seconds: u64) -> String {
+    let days = seconds / 86_400;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(days % 7) as usize];
+    // Days to a civil date in the proleptic Gregorian calendar, in eras of 400 years that begin in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let name = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"][month as usize];
+    let year = year_of_era + era * 400 + u64::from(month >= 10);
+    format!("{weekday}, {day:02} {name} {year} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates_are_written_as_http_wants_them() {
+        assert_eq!(super::http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(super::http_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(super::http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
     }
 }

@@ -45,6 +45,10 @@ struct Inner {
     decoder: Decoder,
     limits: Limits,
     eof: bool,
+    /// The sending side is closed.
+    shut: bool,
+    /// The client waits for `100 Continue` before it sends its body.
+    expects_continue: bool,
     received: u64,
     sent: u64,
 }
@@ -68,6 +72,8 @@ impl Connection {
             decoder: Decoder::Done,
             limits,
             eof: false,
+            shut: false,
+            expects_continue: false,
             received: 0,
             sent: 0,
         })))
@@ -82,6 +88,28 @@ impl Connection {
         self.0.borrow_mut().poll_request(cx)
     }
 
+    /// Whether the client begins with HTTP/2's preface. Waits for as many bytes as it takes to tell; none is lost.
+    pub async fn is_http2_preface(&self) -> Result<bool, HeadError> {
+        const START: &[u8] = b"PRI * HTTP/2.0";
+        poll_fn(|cx| {
+            let mut inner = self.0.borrow_mut();
+            loop {
+                let compared = inner.read.len().min(START.len());
+                if inner.read[..compared] != START[..compared] {
+                    return Poll::Ready(Ok(false));
+                }
+                if compared == START.len() {
+                    return Poll::Ready(Ok(true));
+                }
+                if inner.eof {
+                    return Poll::Ready(Err(HeadError::Closed));
+                }
+                ready!(inner.poll_fill(cx, HEAD_ROOM))?;
+            }
+        })
+        .await
+    }
+
     /// The next response head; informational ones come out like any other.
     pub fn poll_response(&self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<Response, HeadError>> {
         self.0.borrow_mut().poll_response(cx, method)
@@ -90,6 +118,11 @@ impl Connection {
     /// The next piece of the body of the message whose head was read last.
     pub fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HeadError>>> {
         self.0.borrow_mut().poll_body(cx)
+    }
+
+    /// The client waits to be told to go on; that happens once somebody asks for the body.
+    pub fn expect_continue(&self) {
+        self.0.borrow_mut().expects_continue = true;
     }
 
     /// How the body being read is framed, and how much is left.
@@ -111,6 +144,7 @@ impl Connection {
         connection: Option<&'static str>,
     ) {
         let mut inner = self.0.borrow_mut();
+        inner.expects_continue = false;
         inner.write.append(|tail| head::write_response(tail, status, headers, encoder, connection));
     }
 
@@ -236,7 +270,17 @@ impl Connection {
     /// Closes the sending side after everything queued was sent.
     pub async fn shutdown(&self) -> io::Result<()> {
         self.flush().await?;
-        poll_fn(|cx| Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(cx)).await
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    /// Closes the sending side. Idempotent.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        if !inner.shut {
+            ready!(Pin::new(&mut inner.io).poll_shutdown(cx))?;
+            inner.shut = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads and drops what the peer still sends, so that closing does not reset what it has not read yet.
@@ -308,6 +352,13 @@ impl Inner {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HeadError>>> {
+        if std::mem::take(&mut self.expects_continue) && self.read.is_empty() {
+            self.write.append(|tail| tail.put_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            // Nothing else is queued on this side, so these few bytes go out at once.
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                return Poll::Ready(Some(Err(error.into())));
+            }
+        }
         loop {
             match self.decoder.decode(&mut self.read) {
                 Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),

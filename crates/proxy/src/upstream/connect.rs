@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mizzen_balance::Host;
 use mizzen_identity::Peer;
@@ -64,9 +63,7 @@ async fn connect(
     let failed = |error: std::io::Error| Refusal::ConnectFailure { endpoint: name(host), cause: reason(&error) };
     let socket = match &host.endpoint.address {
         EndpointAddress::Socket(address) => Socket::Tcp(tcp(policy, *address).await.map_err(failed)?),
-        EndpointAddress::Name { host, port } => {
-            Socket::Tcp(by_name(policy, host, *port).await.map_err(failed)?)
-        }
+        EndpointAddress::Name { host, port } => Socket::Tcp(by_name(policy, host, *port).await.map_err(failed)?),
         EndpointAddress::Pipe(path) => Socket::Unix(UnixStream::connect(path).await.map_err(failed)?),
     };
     let (peer, local) = (socket.peer_address(), socket.local_address());
@@ -76,14 +73,16 @@ async fn connect(
     };
     let tls_failed = |cause: String| Refusal::TlsFailure { endpoint: name(host), cause };
     let (config, server_name) = configs.current(wish.host).map_err(|error| tls_failed(error.to_string()))?;
-    let mut connector = TlsConnector::from(config);
-    if let Some(alpn) = wish.alpn {
-        connector = connector.with_alpn(alpn.iter().map(|name| name.as_bytes().to_vec()).collect());
-    }
-    let stream = connector
-        .connect(server_name, Plain::new(socket))
-        .await
-        .map_err(|error| tls_failed(error.to_string()))?;
+    let connector = TlsConnector::from(config);
+    let plain = Plain::new(socket);
+    let connecting = match wish.alpn {
+        Some(alpn) => {
+            let offered = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+            connector.with_alpn(offered).connect(server_name, plain)
+        }
+        None => connector.connect(server_name, plain),
+    };
+    let stream = connecting.await.map_err(|error| tls_failed(error.to_string()))?;
     let session = stream.get_ref().1;
     let identity = session.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| Peer::of(leaf).ok());
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use mizzen_balance::{ActiveConnection, Host, Permit};
-use mizzen_net::body::Body;
 use mizzen_net::http1::{Connection, Encoder, HeadError, Limits};
+use mizzen_snapshot::route::Reset;
 use tokio::time::Instant;
 
 use super::connect::{ConnectionFacts, Dialled};
 use super::pump::{Pump, PumpError};
 use super::request::RequestBody;
 use super::send::{Failure, Head, UpstreamResponse};
+use super::timeouts::Timeouts;
 use super::{PoolKey, Upstream};
 use crate::refusal::Refusal;
-use mizzen_snapshot::route::Reset;
 
 /// A connection between two exchanges.
 pub struct Idle {
@@ -119,7 +119,12 @@ impl Drop for Lease {
 }
 
 /// Sends the request and waits for the head of the response.
-pub async fn exchange(lease: Lease, head: Head<'_>, body: RequestBody) -> Result<UpstreamResponse, (Failure, RequestBody)> {
+pub async fn exchange(
+    lease: Lease,
+    head: Head<'_>,
+    body: RequestBody,
+    timeouts: &mut Timeouts,
+) -> Result<UpstreamResponse, (Failure, RequestBody)> {
     let connection = lease.connection().clone();
     let (received_before, sent_before) = connection.counts();
     let encoder = encoder(head.method, head.headers, &body, head.upgrade);
@@ -138,9 +143,13 @@ pub async fn exchange(lease: Lease, head: Head<'_>, body: RequestBody) -> Result
                 PumpError::Sink(error) => pump_error = Some(error),
             }
         }
+        if pump.body.is_received() {
+            timeouts.request_received();
+        }
         loop {
             match connection.poll_response(cx, head.method) {
-                Poll::Ready(Ok(response)) if response.status.is_informational() && !head.is_switch(response.status) => {}
+                Poll::Ready(Ok(response)) if response.status.is_informational() && !head.is_switch(response.status) => {
+                }
                 Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(head_failure(error, &head, pump_error.take()))),
                 Poll::Pending if pump_error.is_some() => {
@@ -148,7 +157,7 @@ pub async fn exchange(lease: Lease, head: Head<'_>, body: RequestBody) -> Result
                     let endpoint = head.endpoint.to_owned();
                     return Poll::Ready(Err(Refusal::ConnectionTermination { endpoint, cause }));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return timeouts.poll(cx).map(Err),
             }
         }
     })
@@ -158,7 +167,7 @@ pub async fn exchange(lease: Lease, head: Head<'_>, body: RequestBody) -> Result
         Err(refusal) => {
             let (received, sent) = connection.counts();
             let failure = Failure {
-                reset: Reset::Broken,
+                reset: reset_of(&refusal),
                 request_started: sent > sent_before,
                 response_started: received > received_before,
                 reused: lease.is_reused(),
@@ -166,6 +175,13 @@ pub async fn exchange(lease: Lease, head: Head<'_>, body: RequestBody) -> Result
             };
             Err((failure, pump.body))
         }
+    }
+}
+
+pub(super) fn reset_of(refusal: &Refusal) -> Reset {
+    match refusal {
+        Refusal::PerTryTimeout { .. } => Reset::PerTryTimeout,
+        _ => Reset::Broken,
     }
 }
 
@@ -196,11 +212,6 @@ fn encoder(method: &Method, headers: &HeaderMap, body: &RequestBody, upgrade: bo
         Some(length) => Encoder::Length(length),
         None => Encoder::Chunked,
     }
-}
-
-/// The body of a response, and whether the connection can be used again after it.
-pub fn response_body(connection: &Connection, decoder: mizzen_net::http1::Decoder) -> Body {
-    Body::of_http1(connection, decoder)
 }
 
 /// Statuses after which the bytes are no longer HTTP.

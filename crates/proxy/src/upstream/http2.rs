@@ -16,6 +16,7 @@ use super::connect::{ConnectionFacts, Dialled, name};
 use super::pump::{Pump, PumpError};
 use super::request::RequestBody;
 use super::send::{Failure, Head, UpstreamResponse};
+use super::timeouts::Timeouts;
 use crate::refusal::Refusal;
 
 /// A connection that is shared by exchanges.
@@ -102,6 +103,7 @@ pub async fn exchange(
     connection: Rc<Multiplexed>,
     head: Head<'_>,
     body: RequestBody,
+    timeouts: &mut Timeouts,
 ) -> Result<UpstreamResponse, (Failure, RequestBody)> {
     let place = connection.take_place();
     let failure = |reset, request_started, refusal| Failure {
@@ -139,7 +141,13 @@ pub async fn exchange(
         {
             return Poll::Ready(Err(Err(Refusal::DownstreamBody { cause: error.to_string() })));
         }
-        response.as_mut().poll(cx).map_err(Ok)
+        if pump.body.is_received() {
+            timeouts.request_received();
+        }
+        if let Poll::Ready(response) = response.as_mut().poll(cx) {
+            return Poll::Ready(response.map_err(Ok));
+        }
+        timeouts.poll(cx).map(|refusal| Err(Err(refusal)))
     })
     .await;
     match outcome {
@@ -150,7 +158,7 @@ pub async fn exchange(
         }
         Err(Err(refusal)) => {
             pump.cancel();
-            Err((failure(Reset::Broken, true, refusal), pump.body))
+            Err((failure(super::http1::reset_of(&refusal), true, refusal), pump.body))
         }
         Err(Ok(error)) => {
             let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -207,10 +215,8 @@ fn request(head: &Head<'_>) -> Result<Request<()>, String> {
 
 /// Headers that mean this hop only and have no place in HTTP/2 (RFC 9113, section 8.2.2). `host` is `:authority`.
 pub fn is_connection_header(name: &header::HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::HOST
-    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+    matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::HOST)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
 fn keep_te_trailers(headers: &mut HeaderMap) {

@@ -119,11 +119,7 @@ fn poll_http1(
     }
 }
 
-fn poll_http2(
-    body: &mut RequestBody,
-    sender: &mut http2::Sender,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), PumpError>> {
+fn poll_http2(body: &mut RequestBody, sender: &mut http2::Sender, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
     let sink = |error: h2::Error| PumpError::Sink(error.to_string());
     loop {
         ready!(sender.poll_sent(cx)).map_err(sink)?;

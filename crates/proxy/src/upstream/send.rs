@@ -1,6 +1,5 @@
 //! One try: take a connection, send, wait for the head of the response.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +19,7 @@ use super::http1::{Idle, Lease};
 use super::http2::{Multiplexed, StreamPlace};
 use super::pump::{Pump, PumpError};
 use super::request::RequestBody;
+use super::timeouts::Timeouts;
 use super::{Protocol, Upstream};
 use crate::refusal::Refusal;
 
@@ -79,8 +79,7 @@ pub struct UpstreamResponse {
 /// The body of a response, with everything that has to live until its end.
 pub struct ResponseBody {
     source: Body,
-    /// The request is still being sent.
-    pump: Option<Box<Pump>>,
+    request: RequestSide,
     lease: Option<Lease>,
     /// The connection may be used again after this response.
     keep_alive: bool,
@@ -91,6 +90,30 @@ pub struct ResponseBody {
     pub timeout: std::time::Duration,
     pub bytes: u64,
     pub trailers: Option<HeaderMap>,
+}
+
+/// The request that a response belongs to.
+enum RequestSide {
+    /// Still being sent.
+    Sending(Box<Pump>),
+    /// Sent, and kept for another try.
+    Sent(RequestBody),
+    Gone {
+        received: u64,
+    },
+}
+
+impl RequestSide {
+    fn of(pump: Pump) -> Self {
+        if pump.is_done() { Self::Sent(pump.body) } else { Self::Sending(Box::new(pump)) }
+    }
+
+    fn is_sent(&self) -> bool {
+        match self {
+            Self::Sending(pump) => pump.is_done(),
+            Self::Sent(_) | Self::Gone { .. } => true,
+        }
+    }
 }
 
 /// Why the body of a response broke off.
@@ -106,7 +129,7 @@ impl ResponseBody {
     pub fn local(source: Body) -> Self {
         Self {
             source,
-            pump: None,
+            request: RequestSide::Gone { received: 0 },
             lease: None,
             keep_alive: false,
             _place: None,
@@ -128,17 +151,66 @@ impl ResponseBody {
         self.source.is_end()
     }
 
+    /// Made here, not by an upstream that is reading the request.
+    pub fn is_local(&self) -> bool {
+        matches!(self.request, RequestSide::Gone { .. })
+    }
+
     pub fn length(&self) -> Option<u64> {
         self.source.length()
     }
 
     /// Bytes of the request's body that came in, as far as known by now.
     pub fn request_bytes(&self) -> u64 {
-        self.pump.as_ref().map_or(0, |pump| pump.body.received())
+        match &self.request {
+            RequestSide::Sending(pump) => pump.body.received(),
+            RequestSide::Sent(body) => body.received(),
+            RequestSide::Gone { received } => *received,
+        }
+    }
+
+    /// When the request's body was there whole.
+    pub fn request_received_at(&self) -> Option<std::time::Instant> {
+        match &self.request {
+            RequestSide::Sending(pump) => pump.body.received_at(),
+            RequestSide::Sent(body) => body.received_at(),
+            RequestSide::Gone { .. } => None,
+        }
+    }
+
+    /// The request's body from its beginning, for another try; `None` when that is gone, and then this response
+    /// stands.
+    pub fn take_request(&mut self) -> Option<RequestBody> {
+        let received = self.request_bytes();
+        let mut body = match std::mem::replace(&mut self.request, RequestSide::Gone { received }) {
+            RequestSide::Sending(mut pump) => {
+                if !pump.body.rewind() {
+                    self.request = RequestSide::Sending(pump);
+                    return None;
+                }
+                pump.cancel();
+                pump.body
+            }
+            RequestSide::Sent(body) => body,
+            RequestSide::Gone { .. } => return None,
+        };
+        if body.rewind() {
+            Some(body)
+        } else {
+            self.request = RequestSide::Sent(body);
+            None
+        }
+    }
+
+    /// There will be no other try.
+    pub fn commit(&mut self) {
+        if let RequestSide::Sending(pump) = &mut self.request {
+            pump.body.commit();
+        }
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(pump) = &mut self.pump
+        if let RequestSide::Sending(pump) = &mut self.request
             && !pump.is_done()
         {
             match pump.poll(cx) {
@@ -185,8 +257,7 @@ impl ResponseBody {
 
     /// Gives the connection back. While the request is still being sent it cannot be: then it is closed with us.
     fn finish(&mut self) {
-        let sent = self.pump.as_ref().is_none_or(|pump| pump.is_done());
-        if sent {
+        if self.request.is_sent() {
             if let Some(lease) = self.lease.take()
                 && self.keep_alive
             {
@@ -200,7 +271,7 @@ impl ResponseBody {
     fn fail(&mut self) {
         self.lease = None;
         self.source = Body::Empty;
-        if let Some(pump) = &mut self.pump {
+        if let RequestSide::Sending(pump) = &mut self.request {
             pump.cancel();
         }
     }
@@ -208,7 +279,7 @@ impl ResponseBody {
     /// The upstream connection itself, after a switch of protocols.
     pub fn into_tunnel(mut self) -> Option<(http1::Connection, TunnelGuards)> {
         self.source = Body::Empty;
-        self.pump = None;
+        self.request = RequestSide::Gone { received: 0 };
         let idle = self.lease.take()?.into_connection()?;
         let (connection, active, permit) = idle.into_connection();
         Some((connection, TunnelGuards { _held: (active, permit, self.guards.take()) }))
@@ -227,7 +298,7 @@ impl UpstreamResponse {
         let body = ResponseBody {
             lease: Some(lease),
             keep_alive: response.keep_alive,
-            pump: (!pump.is_done()).then(|| Box::new(pump)),
+            request: RequestSide::of(pump),
             ..ResponseBody::local(source)
         };
         Self { status: response.status, headers: response.headers, body, facts }
@@ -241,11 +312,7 @@ impl UpstreamResponse {
         facts: Rc<ConnectionFacts>,
         pump: Pump,
     ) -> Self {
-        let body = ResponseBody {
-            _place: Some(place),
-            pump: (!pump.is_done()).then(|| Box::new(pump)),
-            ..ResponseBody::local(source)
-        };
+        let body = ResponseBody { _place: Some(place), request: RequestSide::of(pump), ..ResponseBody::local(source) };
         Self { status, headers, body, facts }
     }
 }
@@ -263,16 +330,27 @@ pub struct Try<'a> {
 }
 
 /// Sends the request to `host` and waits for the head of its response.
-pub async fn send(what: &Try<'_>, head: Head<'_>, body: RequestBody) -> Result<UpstreamResponse, (Failure, RequestBody)> {
-    let checkout = match checkout(what, head.host).await {
-        Ok(checkout) => checkout,
-        Err(failure) => return Err((failure, body)),
+pub async fn send(
+    what: &Try<'_>,
+    head: Head<'_>,
+    body: RequestBody,
+    timeouts: &mut Timeouts,
+) -> Result<UpstreamResponse, (Failure, RequestBody)> {
+    let checkout = match take_idle(what) {
+        Some(lease) => Checkout::Http1(lease),
+        None => match timeouts.within(Box::pin(checkout(what, head.host))).await {
+            Ok(Ok(checkout)) => checkout,
+            Ok(Err(failure)) => return Err((failure, body)),
+            Err(refusal) => {
+                return Err((Failure::before_sending(super::http1::reset_of(&refusal), refusal), body));
+            }
+        },
     };
     match checkout {
-        Checkout::Http1(lease) => super::http1::exchange(lease, head, body).await,
+        Checkout::Http1(lease) => super::http1::exchange(lease, head, body, timeouts).await,
         Checkout::Http2(connection) => {
-            let exchange: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(super::http2::exchange(connection, head, body));
-            exchange.await
+            // Boxed, so that the common way over HTTP/1 does not carry the size of this one.
+            Box::pin(super::http2::exchange(connection, head, body, timeouts)).await
         }
     }
 }
@@ -305,6 +383,17 @@ fn alpn(what: &Try<'_>, of_cluster: &[String], protocol: Option<Protocol>) -> Op
         None if of_cluster.is_empty() => Some(&["h2", "http/1.1"]),
         _ => None,
     }
+}
+
+/// The common case: an idle connection is at hand.
+fn take_idle(what: &Try<'_>) -> Option<Lease> {
+    let transport = what.upstream.transport_for(&what.host.endpoint);
+    let tls = what.upstream.transport(transport).tls.is_some();
+    if protocol(what, tls) != Some(Protocol::Http1) {
+        return None;
+    }
+    let key = Upstream::key(what.host, transport, Protocol::Http1);
+    what.upstream.take_idle(&key).map(|idle| Lease::new(idle, key, what.upstream))
 }
 
 async fn checkout(what: &Try<'_>, host_header: &str) -> Result<Checkout, Failure> {
@@ -377,7 +466,11 @@ pub fn overflow(upstream: &Upstream, error: &Exceeded) -> Failure {
 /// A host without its port; brackets of an IPv6 address stay.
 pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (name.ends_with(']') || !name.contains(':')) => name,
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && (name.ends_with(']') || !name.contains(':')) =>
+        {
+            name
+        }
         _ => host,
     }
 }

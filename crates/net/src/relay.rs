@@ -1,0 +1,197 @@
+//! Opaque bytes both ways, until both sides have closed.
+//!
+//! A side that closes its sending half is passed on as that; the other direction goes on.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
+
+use crate::http1::Connection;
+use crate::http1::connection::HIGH_WATER;
+use crate::stream::Stream;
+use crate::timer::Deadline;
+
+/// Bytes that one direction may hold.
+const BUFFER: usize = 16 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Moved {
+    pub to_upstream: u64,
+    pub to_client: u64,
+    /// Ended because nothing moved for too long.
+    pub idle: bool,
+    /// A side broke instead of closing.
+    pub client_error: Option<io::Error>,
+    pub upstream_error: Option<io::Error>,
+}
+
+/// One direction: from reading to having written everything and passed on the end.
+struct Half {
+    buffer: BytesMut,
+    read_ended: bool,
+    done: bool,
+    moved: u64,
+}
+
+enum HalfError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+impl Half {
+    fn new(first: Bytes) -> Self {
+        Self { buffer: BytesMut::from(&first[..]), read_ended: false, done: false, moved: 0 }
+    }
+
+    fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), HalfError>> {
+        loop {
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            while !self.buffer.is_empty() {
+                match ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer)) {
+                    Ok(0) => return Poll::Ready(Err(HalfError::Write(io::ErrorKind::WriteZero.into()))),
+                    Ok(count) => {
+                        self.buffer.advance(count);
+                        self.moved += count as u64;
+                    }
+                    Err(error) => return Poll::Ready(Err(HalfError::Write(error))),
+                }
+            }
+            if self.read_ended {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(HalfError::Write)?;
+                self.done = true;
+                continue;
+            }
+            self.buffer.clear();
+            self.buffer.reserve(BUFFER);
+            match poll_read_buf(Pin::new(&mut *from), cx, &mut self.buffer) {
+                Poll::Ready(Ok(0)) => self.read_ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(HalfError::Read(error))),
+                Poll::Pending => {
+                    // Encrypted bytes may still be in TLS's own buffer. An idle direction holds no memory.
+                    ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(HalfError::Write)?;
+                    self.buffer = BytesMut::new();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// Relays between two streams. `first` was read from the client already.
+pub async fn streams(client: &mut Stream, first: Bytes, upstream: &mut Stream, idle: Option<Duration>) -> Moved {
+    let (mut up, mut down) = (Half::new(first), Half::new(Bytes::new()));
+    let mut clock = Deadline::default();
+    clock.set_after(Instant::now(), idle);
+    let mut moved = Moved::default();
+    poll_fn(|cx| {
+        let before = up.moved + down.moved;
+        let sent = up.poll(client, upstream, cx);
+        let received = down.poll(upstream, client, cx);
+        match (&sent, &received) {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
+                for (result, is_up) in [(sent, true), (received, false)] {
+                    match result {
+                        Poll::Ready(Err(HalfError::Read(error))) if is_up => moved.client_error = Some(error),
+                        Poll::Ready(Err(HalfError::Write(error))) if !is_up => moved.client_error = Some(error),
+                        Poll::Ready(Err(HalfError::Read(error) | HalfError::Write(error))) => {
+                            moved.upstream_error = Some(error);
+                        }
+                        _ => {}
+                    }
+                }
+                return Poll::Ready(());
+            }
+            _ => {}
+        }
+        if up.moved + down.moved > before {
+            clock.set_after(Instant::now(), idle);
+        }
+        if clock.poll(cx).is_ready() {
+            moved.idle = true;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+    moved.to_upstream = up.moved;
+    moved.to_client = down.moved;
+    moved
+}
+
+/// Relays between two HTTP/1 connections that have switched protocols; bytes that either has read ahead come first.
+pub async fn http1(client: &Connection, upstream: &Connection, idle: Option<Duration>) -> Moved {
+    client.start_tunnel();
+    upstream.start_tunnel();
+    let mut clock = Deadline::default();
+    clock.set_after(Instant::now(), idle);
+    let mut moved = Moved::default();
+    let mut ended = [false, false];
+    poll_fn(|cx| {
+        let before = moved.to_upstream + moved.to_client;
+        let up = poll_pass(client, upstream, &mut ended[0], &mut moved.to_upstream, cx);
+        let down = poll_pass(upstream, client, &mut ended[1], &mut moved.to_client, cx);
+        match (up, down) {
+            (Poll::Ready(true), Poll::Ready(true)) => return Poll::Ready(()),
+            (Poll::Ready(false), _) | (_, Poll::Ready(false)) => return Poll::Ready(()),
+            _ => {}
+        }
+        if moved.to_upstream + moved.to_client > before {
+            clock.set_after(Instant::now(), idle);
+        }
+        if clock.poll(cx).is_ready() {
+            moved.idle = true;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+    moved
+}
+
+/// Ready with true at the end of the direction, with false when a side broke.
+fn poll_pass(
+    from: &Connection,
+    to: &Connection,
+    ended: &mut bool,
+    moved: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    let mut raw = crate::http1::Encoder::UntilClose;
+    loop {
+        if (*ended || to.unsent() > HIGH_WATER) && ready!(to.poll_flush(cx)).is_err() {
+            return Poll::Ready(false);
+        }
+        if *ended {
+            return to.poll_shutdown(cx).map(|result| result.is_ok());
+        }
+        match from.poll_body(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    *moved += data.len() as u64;
+                    if to.queue_data(&mut raw, data).is_err() {
+                        return Poll::Ready(false);
+                    }
+                }
+            }
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
+            Poll::Ready(None) => *ended = true,
+            Poll::Pending => {
+                if let Poll::Ready(Err(_)) = to.poll_flush(cx) {
+                    return Poll::Ready(false);
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+}

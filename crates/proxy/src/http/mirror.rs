@@ -1,0 +1,106 @@
+//! Copies of requests for clusters whose answers nobody waits for.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::Version;
+use mizzen_balance::PickContext;
+use mizzen_net::Body;
+use mizzen_snapshot::plan::ForwardPlan;
+use mizzen_snapshot::{Cluster, Snapshot};
+
+use super::exchange::Request;
+use crate::connection::Connection;
+use crate::upstream::connect;
+use crate::upstream::request::RequestBody;
+use crate::upstream::send::{self, Head, Try};
+use crate::upstream::timeouts::Timeouts;
+
+/// A mirror that does not answer within this time is given up.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Starts the copies that the route asks for.
+pub fn mirror(
+    connection: &Rc<Connection>,
+    snapshot: &Snapshot,
+    plan: &ForwardPlan,
+    request: &Request,
+    body: &mut RequestBody,
+) {
+    for mirror in &plan.forward().mirrors {
+        let Some(cluster) = snapshot.cluster(&mirror.cluster) else { continue };
+        if request.upgrade.is_some() || !mirror.share.hit(connection.worker.random.per_million()) {
+            continue;
+        }
+        let host = if mirror.shadow_host { shadow(&request.authority) } else { request.authority.clone() };
+        let copy = Copy {
+            method: request.method.clone(),
+            scheme: request.scheme,
+            host,
+            target: request.path.clone(),
+            headers: request.headers.clone(),
+            http2: request.version == Version::HTTP_2,
+        };
+        let sending = copy.send(Rc::clone(connection), Cluster::clone(cluster), body.mirror());
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(PATIENCE, sending).await;
+        });
+    }
+}
+
+/// `reviews:9080` becomes `reviews-shadow:9080`.
+fn shadow(host: &str) -> String {
+    let name = send::without_port(host);
+    format!("{name}-shadow{}", &host[name.len()..])
+}
+
+struct Copy {
+    method: http::Method,
+    scheme: &'static str,
+    host: String,
+    target: String,
+    headers: http::HeaderMap,
+    http2: bool,
+}
+
+impl Copy {
+    async fn send(self, connection: Rc<Connection>, cluster: Cluster, body: Body) {
+        let worker = &connection.worker;
+        let upstream = worker.upstream(&cluster);
+        let ask =
+            PickContext { now: worker.time(Instant::now()), draw: worker.random.next(), ..PickContext::default() };
+        let (Ok(host), Ok(permit)) = (upstream.balancer.pick(&ask), upstream.balancer.breakers().request()) else {
+            return;
+        };
+        let what =
+            Try { upstream: &upstream, host: &host, client_http2: self.http2, istio_alpn: true, http1_only: false };
+        let endpoint = connect::name(&host);
+        let head = Head {
+            method: &self.method,
+            scheme: self.scheme,
+            host: &self.host,
+            target: &self.target,
+            headers: &self.headers,
+            upgrade: false,
+            endpoint: &endpoint,
+        };
+        let body = RequestBody::new(body, 0);
+        let mut timeouts = Timeouts::new(None, None, false);
+        match send::send(&what, head, body, &mut timeouts).await {
+            Ok(mut response) => {
+                response.body.hold(permit, host.begin_request());
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| response.body.poll_frame(cx)).await {}
+            }
+            Err((failure, _)) => tracing::debug!(cause = %failure.refusal, "mirrored request failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_port_stays_behind_the_shadow() {
+        assert_eq!(super::shadow("reviews:9080"), "reviews-shadow:9080");
+        assert_eq!(super::shadow("reviews"), "reviews-shadow");
+    }
+}

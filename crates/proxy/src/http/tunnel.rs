@@ -1,0 +1,30 @@
+//! After `101 Switching Protocols` (or a CONNECT that was accepted) the bytes are no longer HTTP.
+//!
+//! Only then: until the upstream has agreed, nothing that the client sent behind its request goes anywhere.
+
+use std::rc::Rc;
+
+use mizzen_net::http1::Connection as Io;
+use mizzen_net::relay;
+use mizzen_snapshot::http::HttpHandler;
+
+use super::answer::Answer;
+use super::http1::{Gone, record};
+use crate::connection::Connection;
+
+/// Sends the head that is queued, then relays until both sides have closed.
+pub async fn run(connection: &Rc<Connection>, handler: &HttpHandler, io: &Io, mut answer: Answer) {
+    let body = std::mem::replace(&mut answer.body, crate::upstream::send::ResponseBody::local(mizzen_net::Body::Empty));
+    let Some((upstream, _guards)) = body.into_tunnel() else {
+        return record(connection, answer, Err(Gone::Length));
+    };
+    if io.flush().await.is_err() {
+        return record(connection, answer, Err(Gone::Client));
+    }
+    let idle = handler.stream_idle_timeout.filter(|idle| !idle.is_zero());
+    let moved = relay::http1(io, &upstream, idle).await;
+    answer.facts.bytes_received += moved.to_upstream;
+    answer.body.bytes = moved.to_client;
+    let sent = if moved.idle { Err(Gone::Idle) } else { Ok(()) };
+    record(connection, answer, sent);
+}
