@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod type_url;
 
 pub use envoy_types::pb::*;
 pub use prost;

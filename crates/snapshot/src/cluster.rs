@@ -26,6 +26,8 @@ pub struct ClusterPolicy {
     pub discovery: Discovery,
     pub connect_timeout: Duration,
     pub balance: Balance,
+    /// Localities share requests by their weights (Envoy: `locality_weighted_lb_config`).
+    pub locality_weighted: bool,
     pub limits: Limits,
     pub outliers: Option<OutlierDetection>,
     pub http: UpstreamHttp,
@@ -57,6 +59,7 @@ impl ClusterPolicy {
             discovery,
             connect_timeout: Duration::from_secs(5),
             balance: Balance::RoundRobin { slow_start: None },
+            locality_weighted: false,
             limits: Limits::default(),
             outliers: None,
             http: UpstreamHttp {

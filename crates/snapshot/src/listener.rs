@@ -5,6 +5,7 @@
 mod choose;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,8 +72,22 @@ pub struct Inspect {
     pub timeout: Option<Duration>,
     /// After the timeout: choose a chain with what is known (true), or close (false).
     pub continue_on_timeout: bool,
-    /// Destination ports for which inspection is switched off (Envoy: `filter_disabled`).
-    pub disabled_ports: Vec<std::ops::RangeInclusive<u16>>,
+    /// Destination ports for which nobody looks for TLS, or for HTTP (Envoy: `filter_disabled`): their protocol is
+    /// known, and a server that speaks first would be waited for in vain.
+    pub ports_without_tls: Vec<RangeInclusive<u16>>,
+    pub ports_without_http: Vec<RangeInclusive<u16>>,
+}
+
+impl Inspect {
+    /// Whether to look for TLS on connections to this destination port.
+    pub fn tls_on(&self, port: u16) -> bool {
+        self.tls && !self.ports_without_tls.iter().any(|range| range.contains(&port))
+    }
+
+    /// Whether to look for HTTP on connections to this destination port.
+    pub fn http_on(&self, port: u16) -> bool {
+        self.http && !self.ports_without_http.iter().any(|range| range.contains(&port))
+    }
 }
 
 #[derive(Debug)]
