@@ -1,0 +1,92 @@
+//! Endpoints: the workloads that answer for a service, by service port.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mizzen_types::{Labels, Locality};
+
+use crate::policy::MtlsMode;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Health {
+    Healthy,
+    Unhealthy,
+}
+
+/// One address that answers for one port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// IP address, DNS name or `unix://` path.
+    pub address: Arc<str>,
+    pub port: u16,
+    pub health: Health,
+    /// Relative share; at least 1.
+    pub weight: u32,
+    pub workload: Arc<Workload>,
+}
+
+/// Who stands behind an endpoint, as far as callers care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    pub name: Arc<str>,
+    pub namespace: Arc<str>,
+    pub labels: Labels,
+    /// Empty when unknown.
+    pub service_account: Arc<str>,
+    pub locality: Locality,
+    /// Whether a sidecar takes Istio's mutual TLS there (label `security.istio.io/tlsMode`).
+    pub sidecar: bool,
+}
+
+impl Workload {
+    pub const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+    const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
+    const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
+
+    /// The service that people think of (reference: features 5.3): a label, else the workload's name.
+    pub fn canonical_service(&self) -> &str {
+        let labels = [Self::CANONICAL_NAME, "app.kubernetes.io/name", "app"];
+        labels.iter().find_map(|label| self.labels.get(label)).unwrap_or(&self.name)
+    }
+
+    /// `None` when no label tells it.
+    pub fn canonical_revision(&self) -> Option<&str> {
+        let labels = [Self::CANONICAL_REVISION, "app.kubernetes.io/version", "version"];
+        labels.iter().find_map(|label| self.labels.get(label))
+    }
+}
+
+/// All endpoints of one service. A change of any of them replaces this whole value, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    pub by_port: BTreeMap<u16, Vec<Endpoint>>,
+}
+
+impl Endpoints {
+    pub fn on_port(&self, number: u16) -> &[Endpoint] {
+        self.by_port.get(&number).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Service accounts (with their namespaces) on one port, in order and each once.
+    pub fn service_accounts(&self, number: u16) -> Vec<(&str, &str)> {
+        let known = self.on_port(number).iter().filter(|endpoint| !endpoint.workload.service_account.is_empty());
+        let mut accounts: Vec<_> =
+            known.map(|endpoint| (&*endpoint.workload.namespace, &*endpoint.workload.service_account)).collect();
+        accounts.sort_unstable();
+        accounts.dedup();
+        accounts
+    }
+
+    /// What clusters (not only endpoint lists) depend on: identities, and whether all speak mutual TLS.
+    pub(crate) fn shape(&self) -> Vec<(u16, Vec<(&str, &str)>, bool)> {
+        let of_port = |(port, endpoints): (&u16, &Vec<Endpoint>)| {
+            (*port, self.service_accounts(*port), endpoints.iter().all(|endpoint| endpoint.workload.sidecar))
+        };
+        self.by_port.iter().map(of_port).collect()
+    }
+}
+
+/// Whether callers of an endpoint use mutual TLS by themselves (reference: semantics 133, 135).
+pub fn takes_mtls(endpoint: &Endpoint, mode: MtlsMode) -> bool {
+    endpoint.workload.sidecar && mode != MtlsMode::Disable
+}

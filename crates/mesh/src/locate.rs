@@ -1,0 +1,188 @@
+//! Finding services and rules: what a name means to whom, and which rule holds.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mizzen_types::{Hostname, Labels};
+
+use crate::rules::{Attachment, DestinationPolicy, VirtualServiceRule};
+use crate::service::{Registry, Resolution, Service, ServiceKey};
+use crate::{CLUSTER_DOMAIN, Endpoints, Mesh, kubernetes_host};
+
+impl Mesh {
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    pub fn endpoints(&self, key: &ServiceKey) -> Option<&Arc<Endpoints>> {
+        self.endpoints.get(key)
+    }
+
+    /// Services of one namespace, in order of their hosts.
+    pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let keys = self.services_of_namespace.get(namespace);
+        keys.into_iter().flat_map(|keys| keys.iter()).filter_map(|key| self.services.get(key))
+    }
+
+    /// The service that `host` means to a client in `namespace`: the one of its own namespace, else Kubernetes', else
+    /// the oldest (reference: semantics 99).
+    pub fn service_by_host(&self, host: &Hostname, namespace: &str) -> Option<&Arc<Service>> {
+        let first = ServiceKey { host: host.clone(), namespace: "".into() };
+        let same_host = self.services.range(first..).take_while(|(key, _)| key.host == *host);
+        let visible = same_host.map(|(_, service)| service).filter(|service| service.visibility.shows_to(namespace));
+        visible.min_by_key(|service| (*service.key.namespace != *namespace, service.registry, service.created))
+    }
+
+    fn host_exists(&self, host: &Hostname) -> bool {
+        let first = ServiceKey { host: host.clone(), namespace: "".into() };
+        self.services.range(first..).next().is_some_and(|(key, _)| key.host == *host)
+    }
+
+    /// Services that a client in `namespace` sees, one per host, in order of hosts. Aliases and names that the proxy
+    /// would have to resolve per request are not among them.
+    pub fn visible_services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+        let mut last: Option<&Hostname> = None;
+        self.services.keys().filter_map(move |key| {
+            if last == Some(&key.host) {
+                return None;
+            }
+            last = Some(&key.host);
+            let service = self.service_by_host(&key.host, namespace)?;
+            (!matches!(service.resolution, Resolution::Alias | Resolution::DynamicDns)).then_some(service)
+        })
+    }
+
+    /// Hosts of `ExternalName` services that stand for `service`, chains followed (reference: semantics 13).
+    pub fn aliases_of(&self, service: &Service, namespace: &str) -> Vec<Hostname> {
+        let aliases = || self.services.values().filter(|other| other.resolution == Resolution::Alias);
+        let mut found: Vec<Hostname> = Vec::new();
+        let mut targets = vec![service.key.host.clone()];
+        while let Some(target) = targets.pop() {
+            for alias in aliases().filter(|alias| alias.alias_of.as_ref() == Some(&target)) {
+                if alias.visibility.shows_to(namespace) && !found.contains(&alias.key.host) {
+                    found.push(alias.key.host.clone());
+                    targets.push(alias.key.host.clone());
+                }
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// Whether there is any `ExternalName` service at all.
+    pub fn has_aliases(&self) -> bool {
+        self.services.values().any(|service| service.resolution == Resolution::Alias)
+    }
+
+    /// The host that is meant by `host` in a rule of `namespace`: a short name is a Kubernetes service of the rule's
+    /// namespace (reference: semantics 1); any other is itself, except that `service.ns` means the Kubernetes service
+    /// when no such host exists.
+    pub fn resolve(&self, host: &str, namespace: &str) -> Hostname {
+        let literal = Hostname::new(host);
+        let text = literal.as_str();
+        if text.is_empty() || literal.is_wildcard() || text.parse::<IpAddr>().is_ok() {
+            return literal;
+        }
+        let Some((name, rest)) = text.split_once('.') else { return kubernetes_host(text, namespace) };
+        if self.host_exists(&literal) {
+            return literal;
+        }
+        let ns = rest.strip_suffix(".svc").unwrap_or(rest);
+        let meant = kubernetes_host(name, ns);
+        if !ns.is_empty() && !ns.contains('.') && self.host_exists(&meant) { meant } else { literal }
+    }
+
+    /// Whether `host` in a rule means a Kubernetes service only because nothing has that literal name.
+    pub fn is_stretched(&self, host: &str, namespace: &str) -> bool {
+        host.contains('.') && self.resolve(host, namespace) != Hostname::new(host)
+    }
+
+    /// VirtualServices that a client in `namespace` obeys, in the order in which they count.
+    pub fn virtual_services(&self, namespace: &str, attachment: &Attachment) -> Vec<Arc<VirtualServiceRule>> {
+        self.virtual_services.visible(namespace, attachment)
+    }
+
+    pub fn virtual_service(&self, namespace: &str, name: &str) -> Option<&Arc<VirtualServiceRule>> {
+        self.virtual_services.named(namespace, name)
+    }
+
+    pub fn all_virtual_services(&self) -> impl Iterator<Item = &Arc<VirtualServiceRule>> {
+        self.virtual_services.all()
+    }
+
+    pub fn all_destination_rules(&self) -> impl Iterator<Item = &Arc<crate::DestinationRuleEntry>> {
+        self.destination_rules.all()
+    }
+
+    /// Whether rules look at the labels of the calling workload, so that two clients of one namespace may differ.
+    pub fn rules_select_clients(&self) -> bool {
+        let asks = |rule: &Arc<VirtualServiceRule>| {
+            let http = rule.spec.http.iter().flat_map(|http| &http.r#match).any(|m| !m.source_labels.is_empty());
+            let tls = rule.spec.tls.iter().flat_map(|tls| &tls.r#match).any(|m| !m.source_labels.is_empty());
+            let tcp = rule.spec.tcp.iter().flat_map(|tcp| &tcp.r#match).any(|m| !m.source_labels.is_empty());
+            http || tls || tcp
+        };
+        self.destination_rules.select_clients() || self.virtual_services.all().any(asks)
+    }
+
+    /// The DestinationRules that hold when a client calls `service`: of its own namespace, else of the service's, else of
+    /// the root namespace (reference: semantics 105 to 109).
+    pub fn destination_policy(&self, service: &Service, namespace: &str, labels: &Labels) -> Option<DestinationPolicy> {
+        self.destination_policy_of(&service.key.host, Some(&service.key.namespace), namespace, labels)
+    }
+
+    /// The same for a host that need not be a service.
+    pub fn destination_policy_of(
+        &self,
+        host: &Hostname,
+        service_namespace: Option<&str>,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Option<DestinationPolicy> {
+        let spellings = self.spellings(host);
+        let root: &str = &self.config.root_namespace;
+        let fits_client = |rule: &crate::DestinationRuleEntry| match &rule.spec.workload_selector {
+            Some(selector) if !selector.match_labels.is_empty() => {
+                *rule.order.namespace == *namespace && selector.match_labels.selects(labels)
+            }
+            _ => true,
+        };
+        let shown = |rule: &crate::DestinationRuleEntry| fits_client(rule) && rule.visibility.shows_to(namespace);
+        let own = self.destination_rules.level(namespace, &spellings, &fits_client);
+        if !own.is_empty() {
+            return DestinationPolicy::join(own, labels);
+        }
+        let levels = service_namespace.into_iter().chain([root]).filter(|level| *level != namespace);
+        let found = levels.map(|level| self.destination_rules.level(level, &spellings, &shown));
+        found.filter_map(|rules| DestinationPolicy::join(rules, labels)).next()
+    }
+
+    /// All ways in which a rule may name `host`: itself, and for a Kubernetes service `name.ns` and `name.ns.svc` when
+    /// no other host is called so.
+    fn spellings(&self, host: &Hostname) -> Vec<Hostname> {
+        let mut spellings = vec![host.clone()];
+        if let Some(short) = host.as_str().strip_suffix(CLUSTER_DOMAIN).and_then(|text| text.strip_suffix('.')) {
+            for other in [Hostname::new(short), Hostname::new(&format!("{short}.svc"))] {
+                if !self.host_exists(&other) && self.host_exists(host) {
+                    spellings.push(other);
+                }
+            }
+        }
+        spellings
+    }
+
+    /// The services that a workload serves: those whose selector it fits, oldest first.
+    pub fn services_of_workload(&self, namespace: &str, labels: &Labels) -> Vec<&Arc<Service>> {
+        let serves = |service: &&Arc<Service>| {
+            service.selector.as_ref().is_some_and(|selector| !selector.is_empty() && selector.selects(labels))
+                && service.resolution != Resolution::Alias
+        };
+        let mut services: Vec<_> = self.services_in(namespace).filter(serves).collect();
+        services.sort_by_key(|service| (service.created, service.registry == Registry::ServiceEntry));
+        services
+    }
+}

@@ -1,0 +1,111 @@
+//! Pods, nodes and WorkloadEntries as the mesh sees them: somebody at an address, with an identity.
+
+use std::sync::Arc;
+
+use mizzen_api::kubernetes::Pod as PodObject;
+use mizzen_api::networking::WorkloadEntry;
+use mizzen_types::{Labels, Locality};
+
+use crate::endpoint::Workload;
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    pub workload: Arc<Workload>,
+    pub node: Arc<str>,
+    /// All its addresses; the first is the main one.
+    pub addresses: Vec<Arc<str>>,
+    pub ready: bool,
+    /// Named container ports.
+    pub ports: Vec<(String, u16)>,
+}
+
+impl Pod {
+    pub(crate) fn read(namespace: &str, name: &str, labels: &Labels, pod: &PodObject, node: Option<&Locality>) -> Self {
+        let from_label = labels.get("istio-locality").map(|text| Locality::parse(&text.replace('.', "/")));
+        let workload = Workload {
+            name: name.into(),
+            namespace: namespace.into(),
+            service_account: pod.spec.service_account().into(),
+            locality: from_label.or_else(|| node.cloned()).unwrap_or_default(),
+            sidecar: labels.get(Workload::TLS_MODE_LABEL) == Some("istio"),
+            labels: labels.clone(),
+        };
+        let mut addresses: Vec<Arc<str>> = Vec::new();
+        let listed = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str());
+        for ip in [pod.status.pod_ip.as_str()].into_iter().chain(listed).filter(|ip| !ip.is_empty()) {
+            if !addresses.iter().any(|known| **known == *ip) {
+                addresses.push(ip.into());
+            }
+        }
+        let ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
+        Self {
+            workload: Arc::new(workload),
+            node: pod.spec.node_name.as_str().into(),
+            addresses,
+            ready: pod.status.is_ready(),
+            ports: ports
+                .filter(|port| !port.name.is_empty())
+                .map(|port| (port.name.clone(), port.container_port))
+                .collect(),
+        }
+    }
+
+    pub fn named_port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
+    }
+}
+
+/// A workload that is no pod: a WorkloadEntry, or an endpoint written into a ServiceEntry.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Outsider {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) spec: WorkloadEntry,
+}
+
+impl Outsider {
+    /// `labels` are the object's own; they win over those in the spec (reference: semantics 201).
+    pub(crate) fn read(namespace: &str, name: &str, labels: &Labels, spec: &WorkloadEntry) -> Self {
+        let all: Labels = spec.labels.iter().chain(labels.iter()).collect();
+        let sidecar = match all.get(Workload::TLS_MODE_LABEL) {
+            Some(mode) => mode == "istio",
+            None => !spec.service_account.is_empty(),
+        };
+        let locality = if spec.locality.is_empty() {
+            all.get("istio-locality").map(|text| Locality::parse(&text.replace('.', "/"))).unwrap_or_default()
+        } else {
+            Locality::parse(&spec.locality)
+        };
+        let workload = Workload {
+            name: name.into(),
+            namespace: namespace.into(),
+            service_account: spec.service_account.as_str().into(),
+            locality,
+            sidecar,
+            labels: all,
+        };
+        Self { workload: Arc::new(workload), spec: spec.clone() }
+    }
+
+    /// The port at which it answers for a service port (reference: semantics 199).
+    pub(crate) fn port(&self, name: &str, number: u16, target: Option<u16>) -> u16 {
+        if self.spec.address.starts_with("unix://") {
+            return 0;
+        }
+        self.spec.ports.get(name).copied().or(target).unwrap_or(number)
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.spec.weight.max(1)
+    }
+}
+
+/// Locality of a node, from its labels.
+pub(crate) fn node_locality(labels: &Labels) -> Locality {
+    let of = |keys: [&str; 2]| keys.iter().find_map(|key| labels.get(key)).unwrap_or_default().to_owned();
+    Locality {
+        region: of(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
+        zone: of(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
+        subzone: labels.get("topology.istio.io/subzone").unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,103 @@
+//! Clusters that lead to the sidecar's own workload.
+
+use std::net::IpAddr;
+
+use mizzen_mesh::{DestinationPolicy, Mesh};
+use mizzen_proto::envoy::config::cluster::v3::Cluster;
+use mizzen_proto::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, LbPolicy};
+use mizzen_proto::envoy::config::core::v3::BindConfig;
+use mizzen_proto::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+};
+use mizzen_proto::google::protobuf as google;
+use serde_json::{Value, json};
+
+use super::{original_destination, plain, pool, resource};
+use crate::inbound::{InboundPort, inbound_ports};
+use crate::traffic_policy::Effective;
+use crate::view::{Interception, ProxyView, Role, split_address};
+use crate::{Resource, names, pb};
+
+/// The address from which the workload sees requests that came through its sidecar (reference: semantics 219).
+const INBOUND_SOURCE: &str = "127.0.0.6";
+
+pub(super) fn clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
+    if view.role != Role::Sidecar {
+        return Vec::new();
+    }
+    let mut clusters = Vec::new();
+    if view.interception == Interception::Redirect {
+        let mut passthrough = original_destination(mesh, names::INBOUND_PASSTHROUGH);
+        passthrough.upstream_bind_config = Some(inbound_source());
+        clusters.push(resource(&passthrough));
+    }
+    clusters.extend(inbound_ports(mesh, view).iter().map(|port| resource(&inbound(mesh, view, port))));
+    clusters
+}
+
+fn inbound_source() -> BindConfig {
+    BindConfig { source_address: Some(pb::socket_address(INBOUND_SOURCE, 0)), ..Default::default() }
+}
+
+fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
+    let name = names::inbound(port.number);
+    let service = port.service;
+    // The server keeps to the limits of its own service (reference: semantics 127).
+    let policy = mesh.destination_policy(service, &service.key.namespace, &view.labels);
+    let traffic = policy.as_ref().and_then(DestinationPolicy::traffic_policy).map(|(_, policy)| policy);
+    let effective = Effective::new(traffic, None, port.service_port.number).or_mesh(mesh.config());
+    let explicit = view.interception == Interception::None;
+    let mut cluster = plain(mesh, &name, if explicit { DiscoveryType::Static } else { DiscoveryType::OriginalDst });
+    cluster.circuit_breakers = Some(pool::unlimited());
+    cluster.common_lb_config = Some(CommonLbConfig::default());
+    if explicit {
+        cluster.load_assignment = Some(application(view, port, &name));
+    } else {
+        cluster.lb_policy = LbPolicy::ClusterProvided as i32;
+        // For ever: the one address must not be forgotten between two requests.
+        cluster.cleanup_interval = Some(google::Duration { seconds: 9_223_372_035, nanos: 0 });
+        cluster.upstream_bind_config = Some(inbound_source());
+    }
+    if port.service_port.protocol.is_http2() {
+        pool::use_http2(&mut cluster);
+    } else if super::is_sniffed(port.service_port.protocol) {
+        pool::use_downstream_protocol(&mut cluster, None);
+    }
+    pool::apply_connection_pool(&mut cluster, mesh, &effective);
+    let rule = policy.as_ref().and_then(|policy| policy.rules.first());
+    let mut istio = json!({
+        "services": [{
+            "host": service.key.host.as_str(),
+            "name": &*service.name,
+            "namespace": &*service.key.namespace,
+        }],
+    });
+    if let Some(rule) = rule {
+        let path = names::config_path("destination-rule", &rule.order.namespace, &rule.order.name);
+        istio["config"] = Value::String(path);
+    }
+    cluster.metadata = pb::metadata(&json!({ "istio": istio }));
+    cluster
+}
+
+/// Where the application really listens: what the node says, else the same port on loopback.
+fn application(view: &ProxyView, port: &InboundPort<'_>, name: &str) -> ClusterLoadAssignment {
+    let told = view.application.get(&port.number).and_then(|address| split_address(address));
+    let loopback = match view.address().parse() {
+        Ok(IpAddr::V6(_)) => "::1",
+        _ => "127.0.0.1",
+    };
+    let (address, number) = told.unwrap_or((loopback, port.number));
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: pb::address(address, number),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+        ..Default::default()
+    }
+}
