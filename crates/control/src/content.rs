@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use mizzen_mesh::Mesh;
 use mizzen_translate::{ProxyView, Scope, names};
-use mizzen_types::{Finding, Hostname};
+use mizzen_types::Hostname;
 use mizzen_xds::server::Wanted;
 use mizzen_xds::{Resource, ResourceType};
 use serde_json::Value;
@@ -132,9 +131,4 @@ fn select(all: Vec<Arc<Resource>>, wanted: Wanted<'_>) -> Vec<Arc<Resource>> {
 /// Encoded resources as streams share them.
 fn shared(resources: impl IntoIterator<Item = mizzen_translate::Resource>) -> Vec<Arc<Resource>> {
     resources.into_iter().map(|it| Arc::new(Resource::new(it.name, it.body))).collect()
-}
-
-/// Findings across all objects.
-pub(crate) fn analyse(_mesh: &Mesh) -> Vec<Finding> {
-    Vec::new()
 }

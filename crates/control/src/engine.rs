@@ -253,9 +253,10 @@ impl Engine {
     fn analyse(&mut self) {
         self.analyse_at = None;
         let world = self.shared.world.load_full();
+        let objects: Vec<Arc<Object>> = self.shared.objects.load().values().cloned().collect();
         let back = self.back.clone();
         tokio::task::spawn_blocking(move || {
-            let findings = crate::content::analyse(&world.mesh);
+            let findings = mizzen_analysis::analyse(&world.mesh, &objects);
             if let Some(back) = back.upgrade() {
                 let _ = back.send(Event::Analysed(world.revision, findings));
             }
