@@ -1,5 +1,6 @@
 //! `run.json` in the state folder: what runs where. Written by the supervisor, read by the commands for people.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,9 @@ pub struct RunFile {
     pub config: Vec<PathBuf>,
     pub control: ControlAddresses,
     pub gateway: Option<Instance>,
+    /// Port of a Gateway server → port that is opened.
+    #[serde(default)]
+    pub gateway_ports: BTreeMap<u16, u16>,
     pub workloads: Vec<Instance>,
 }
 

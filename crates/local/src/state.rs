@@ -60,7 +60,7 @@ impl StateFolder {
             std::fs::remove_dir_all(&path).map_err(fail)?;
         }
         private_folder(&path).map_err(fail)?;
-        for inside in ["runtime", "workloads", "ca"] {
+        for inside in ["runtime", "workloads"] {
             private_folder(&path.join(inside)).map_err(fail)?;
         }
         Ok(Self { path })
@@ -87,12 +87,9 @@ impl StateFolder {
         let _ = std::fs::remove_dir_all(self.path.join("workloads").join(pod));
     }
 
-    pub fn ca(&self) -> PathBuf {
-        self.path.join("ca")
-    }
-
+    /// Written by the control plane.
     pub fn root_certificate(&self) -> PathBuf {
-        self.path.join("ca").join("root-cert.pem")
+        self.path.join("root-cert.pem")
     }
 
     pub fn remove(&self) -> io::Result<()> {

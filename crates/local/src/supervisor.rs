@@ -120,6 +120,8 @@ struct Supervisor {
     published: crate::runtime::Files,
     /// Something changed that the runtime folder has to show.
     stale: bool,
+    /// What each process that died said last.
+    last_words: BTreeMap<String, Vec<String>>,
     begun: Instant,
     reachability_asked: bool,
     announced: bool,
@@ -190,6 +192,7 @@ impl Supervisor {
             gateway_ports,
             published: crate::runtime::Files::new(),
             stale: true,
+            last_words: BTreeMap::new(),
             begun: Instant::now(),
             reachability_asked: false,
             announced: false,
@@ -262,15 +265,19 @@ impl Supervisor {
     }
 
     /// Names a process that ended by itself, with what it said last.
-    fn report_death(&self, who: &str, how: &str, ran: Duration, pause: Duration, tail: &[String], log: &Path) {
+    fn report_death(&mut self, who: &str, how: &str, ran: Duration, pause: Duration, tail: &[String], log: &Path) {
         let mut text = format!(
             "{who} {how} after {:.1} s; it is started again in {:.1} s (log: {})",
             ran.as_secs_f64(),
             pause.as_secs_f64(),
             log.display()
         );
-        for line in tail {
-            text.push_str(&self.console.dim(&format!("\n    | {line}")));
+        // The same last words again would only push the first ones off the screen.
+        if self.last_words.get(who).is_none_or(|before| before != tail) {
+            for line in tail {
+                text.push_str(&self.console.dim(&format!("\n    | {line}")));
+            }
+            self.last_words.insert(who.to_owned(), tail.to_vec());
         }
         self.console.warn(&text);
     }

@@ -2,8 +2,13 @@
 
 mod bookinfo;
 mod completion;
+mod control;
 mod demo;
+mod explain;
+mod mesh;
+mod proxy_status;
 mod up;
+mod validate;
 mod version;
 
 use std::process::ExitCode;
@@ -48,6 +53,14 @@ enum Command {
     Demo(demo::Demo),
     /// Run your own manifests as a service mesh on this machine
     Up(up::Up),
+    /// Which way a request takes, and which line of which file says so
+    Explain(explain::Explain),
+    /// Check files for mistakes, without a mesh
+    Validate(validate::Validate),
+    /// Who is connected, and what each proxy has acknowledged or refused
+    ProxyStatus(proxy_status::ProxyStatus),
+    /// Run a control plane: configuration in, xDS out
+    Control(control::Control),
     /// Run one service of the Bookinfo application
     Bookinfo(bookinfo::Bookinfo),
     /// Print a completion script for your shell
@@ -70,6 +83,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(command) => command.run(),
         Command::Up(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Validate(command) => Ok(command.run()),
+        Command::ProxyStatus(command) => command.run(),
+        Command::Control(command) => command.run(),
         Command::Bookinfo(command) => command.run(),
         Command::Completion(command) => Ok(command.run()),
         Command::Version(command) => Ok(command.run()),

@@ -5,6 +5,7 @@
 
 mod cmd;
 mod logging;
+mod signals;
 mod terminal;
 
 use std::process::ExitCode;

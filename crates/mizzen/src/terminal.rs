@@ -17,15 +17,15 @@ pub(crate) fn console(json: bool) -> ConsoleSettings {
     ConsoleSettings { interactive, color: interactive && color_allowed(), json }
 }
 
-/// Whether results on stdout may be coloured.
-pub(crate) fn color_on_stdout() -> bool {
-    std::io::stdout().is_terminal() && color_allowed()
-}
-
 /// Writes a result to stdout. A reader that has gone away (`mizzen … | head`) is no error.
 pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// A JSON document on stdout.
+pub(crate) fn print_json(value: &serde_json::Value) {
+    print(&format!("{value:#}\n"));
 }
 
 /// An error with its causes on stderr.

@@ -171,7 +171,9 @@ fn is_configuration(path: &Path) -> bool {
     let named =
         path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    named && !hidden && path.is_file()
+    // Settings of the local runner (which image is run by which command) lie among the manifests.
+    let settings = path.file_name().is_some_and(|name| name == "mizzen.yaml");
+    named && !hidden && !settings && path.is_file()
 }
 
 fn read(path: &Path, metadata: &Metadata) -> Reading {

@@ -88,6 +88,7 @@ impl Supervisor {
                 log: self.control_log(),
             },
             gateway,
+            gateway_ports: self.gateway_ports.clone(),
             workloads: instances,
         }
     }

@@ -164,7 +164,7 @@ impl Supervisor {
             ("--xds-address", address(XDS_PORT)),
             ("--secure-xds-address", address(SECURE_XDS_PORT)),
             ("--http-address", address(DEBUG_PORT)),
-            ("--state-dir", self.state.ca().into()),
+            ("--state-dir", self.state.path().into()),
             ("--trust-domain", self.settings.trust_domain.as_str().into()),
             ("--token-issuer-key", self.state.path().join("issuer.pem").into()),
         ];

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use mizzen_bookinfo::{Config, Service};
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::logging;
+use crate::{logging, signals};
 
 /// Run one service of the Bookinfo application.
 ///
@@ -42,13 +41,7 @@ impl Bookinfo {
         // One thread is enough for a demo, and costs the least memory.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let shutdown = async move {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
+            let shutdown = signals::end()?;
             mizzen_bookinfo::run(config, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         })

@@ -1,0 +1,106 @@
+//! `mizzen control`: a control plane by itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use mizzen_control::{Bound, ControlConfig, Limits};
+
+use super::Output;
+use crate::{logging, signals, terminal};
+
+/// Run a control plane: configuration in, xDS out.
+///
+/// Reads Istio's and Kubernetes' resources from files and follows them. Any xDS client may be pointed at it: our proxies,
+/// stock Envoys, gRPC clients. Discovery is delta or state-of-the-world, on a plaintext port for this machine and on a
+/// TLS port, which also signs workload certificates.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mizzen control --config ./manifests
+  mizzen control --config ./manifests --xds-address 127.0.0.1:0       a free port, printed on stdout
+  mizzen control --config ./manifests --state-dir ./state --token-issuer-key issuer.pem
+  curl http://127.0.0.1:15014/debug/syncz                              who is connected
+
+Ends on SIGTERM or Ctrl-C. Exit status: 0 ended as asked, 1 it could not start (the reason is on stderr).")]
+pub(crate) struct Control {
+    /// Files and folders with configuration
+    #[arg(long, required = true, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// Plaintext xDS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
+    xds_address: SocketAddr,
+    /// xDS over TLS, and the certificate authority
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
+    secure_xds_address: SocketAddr,
+    /// Debug pages and metrics
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
+    http_address: SocketAddr,
+    /// Keep the certificate authority here; without it, it is made anew at each start
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Domain of the workloads' identities
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// Public key (PEM) of an issuer of service-account tokens
+    #[arg(long, value_name = "FILE")]
+    token_issuer_key: Vec<PathBuf>,
+    /// Further names for the certificate of the TLS port
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// Let the plaintext port listen on an address that others can reach
+    #[arg(long)]
+    allow_remote_plaintext: bool,
+    /// Connections open at once
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+    /// Discovery streams open at once
+    #[arg(long, value_name = "N", default_value_t = Limits::default().streams)]
+    max_streams: usize,
+    /// Worker threads
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    concurrency: u8,
+    /// error, warn, info, debug, trace, or a filter such as `info,mizzen_xds=debug`
+    #[arg(long, default_value = "info", env = "MIZZEN_LOG")]
+    log_level: String,
+    /// How the addresses are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Control {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        logging::start(&self.log_level)?;
+        let config = ControlConfig {
+            config: self.config,
+            xds_address: self.xds_address,
+            secure_xds_address: self.secure_xds_address,
+            http_address: self.http_address,
+            state_dir: self.state_dir,
+            trust_domain: self.trust_domain,
+            token_issuer_keys: self.token_issuer_key,
+            names: self.names,
+            remote_plaintext: self.allow_remote_plaintext,
+            limits: Limits { connections: self.max_connections, streams: self.max_streams },
+        };
+        let output = self.output;
+        let ready = move |bound: Bound| {
+            let Bound { xds, secure_xds, http } = bound;
+            terminal::print(&match output {
+                Output::Table => format!("xds {xds}\nsecure-xds {secure_xds}\nhttp {http}\n"),
+                Output::Json => {
+                    format!("{{\"xds\": \"{xds}\", \"secureXds\": \"{secure_xds}\", \"http\": \"{http}\"}}\n")
+                }
+            });
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(usize::from(self.concurrency))
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let shutdown = signals::end()?;
+            mizzen_control::run(config, shutdown, ready).await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
