@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod expect;
+mod findings;
+pub mod memory;
+mod plan;
 pub mod scenario;
 pub mod world;
 

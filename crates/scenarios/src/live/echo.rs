@@ -1,0 +1,109 @@
+//! The workloads of the world: servers that answer with what they were asked, and remember it.
+//!
+//! A request may tell them to misbehave, with the header `x-echo`: `delay=2s` (answer later), `fail=2` (503 for the
+//! first two tries of this call), `status=503@reviews-v2` (always, at that workload).
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use crate::expect::{Seen, duration};
+
+/// Names a call, so that tries and copies of it are known.
+pub(crate) const CALL_HEADER: &str = "x-scenario-call";
+/// Who answered.
+pub(crate) const WORKLOAD_HEADER: &str = "x-workload";
+
+/// What all workloads were asked, by call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<HashMap<String, Vec<(&'static str, Seen)>>>>);
+
+impl Memory {
+    /// Takes what was remembered of a call.
+    pub(crate) fn take(&self, call: &str) -> Vec<(&'static str, Seen)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(call).unwrap_or_default()
+    }
+
+    /// Looks at it without taking it.
+    pub(crate) fn workloads(&self, call: &str) -> Vec<&'static str> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(call).into_iter().flatten().map(|(workload, _)| *workload).collect()
+    }
+
+    /// Remembers a request; how many of the same call came before it.
+    fn record(&self, call: String, workload: &'static str, seen: Seen) -> usize {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = held.entry(call).or_default();
+        all.push((workload, seen));
+        all.len() - 1
+    }
+}
+
+/// Starts a workload; it ends with the runtime. Returns where it listens.
+pub(crate) async fn start(workload: &'static str, address: SocketAddr, memory: Memory) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let memory = memory.clone();
+            // Nothing breaks if it cannot be set.
+            drop(stream.set_nodelay(true));
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let memory = memory.clone();
+                    async move { Ok::<_, Infallible>(answer(workload, request, &memory).await) }
+                });
+                // A client that goes away is its own affair.
+                drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            });
+        }
+    });
+    Ok(bound)
+}
+
+async fn answer(workload: &'static str, request: Request<Incoming>, memory: &Memory) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    // Bodies of scenarios are small; one that is not is not read to its end.
+    drop(Limited::new(body, 64 * 1024).collect().await);
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let seen = Seen {
+        method: head.method.to_string(),
+        path: head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string),
+        host: head.uri.host().map_or_else(|| header("host"), |_| head.uri.authority().map(ToString::to_string).unwrap_or_default()),
+        headers: head.headers.clone(),
+    };
+    let before = memory.record(header(CALL_HEADER), workload, seen);
+    let mut status = StatusCode::OK;
+    for wish in header("x-echo").split_whitespace() {
+        match wish.split_once('=') {
+            Some(("delay", time)) => tokio::time::sleep(duration(time).unwrap_or_default()).await,
+            Some(("fail", times)) if before < times.parse().unwrap_or_default() => {
+                status = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            Some(("status", wish)) => {
+                let (code, at) = wish.split_once('@').unwrap_or((wish, workload));
+                if at == workload {
+                    status = code.parse().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut response = Response::new(Full::from(format!("answered by {workload}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(WORKLOAD_HEADER, http::HeaderValue::from_static(workload));
+    headers.insert("x-echo-extra", http::HeaderValue::from_static("1"));
+    response
+}
