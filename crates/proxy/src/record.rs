@@ -334,11 +334,12 @@ fn protocol(version: Version) -> &'static str {
 }
 
 fn host_address(peer: Option<SocketAddr>, host: Option<&Arc<mizzen_balance::Host>>) -> Option<Address<'_>> {
-    match (peer, host.map(|host| &host.endpoint.address)) {
-        (_, Some(EndpointAddress::Socket(address))) | (Some(address), _) => Some(Address::Socket(*address)),
-        (None, Some(EndpointAddress::Name { host, .. })) => Some(Address::Text(host)),
-        (None, Some(EndpointAddress::Pipe(path))) => path.to_str().map(Address::Text),
-        (None, None) => None,
+    match host.map(|host| &host.endpoint.address) {
+        Some(EndpointAddress::Socket(address)) => Some(Address::Socket(*address)),
+        Some(EndpointAddress::Pipe(path)) => path.to_str().map(Address::Text),
+        // A name was resolved to what was connected to.
+        Some(EndpointAddress::Name { host, .. }) => Some(peer.map_or(Address::Text(host), Address::Socket)),
+        None => peer.map(Address::Socket),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mizzen_snapshot::listener::{AccessLog, LogFilter};
-use mizzen_snapshot::log_format::{LogFormatError, LogTemplate};
+use mizzen_snapshot::log_format::{LogFormatError, LogTemplate, TimeFormat};
 
 use crate::exchange::Exchange;
 pub use writer::{Sink, Writers};
@@ -59,6 +59,11 @@ fn passes(filter: &LogFilter, exchange: &Exchange<'_>, draw: u32) -> bool {
         LogFilter::Share(share) => share.hit(draw),
         LogFilter::StatusAtLeast(status) => exchange.status >= *status,
     }
+}
+
+/// `time` as `2026-01-31T23:59:59.123Z`.
+pub fn timestamp(time: SystemTime) -> String {
+    render::timestamp(&TimeFormat::default(), time)
 }
 
 /// `time` as seconds and nanoseconds since 1970; earlier times are 1970.

@@ -37,7 +37,8 @@ impl Record {
         let inbound = is_inbound(ends.downstream);
         let client = ends.downstream.peer_uri();
         let (source, destination, mutual_tls) = if inbound {
-            let own = Party { principal: client.map(|_| own_principal()).unwrap_or_default(), ..Party::clone(&self.own) };
+            let own =
+                Party { principal: client.map(|_| own_principal()).unwrap_or_default(), ..Party::clone(&self.own) };
             (party_of_uri(client), own, Some(client.is_some()))
         } else {
             let principal = ends.upstream_uri.map(|_| own_principal()).unwrap_or_default();

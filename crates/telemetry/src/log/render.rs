@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName};
 use mizzen_snapshot::header::{HeaderKey, joined};
@@ -105,7 +105,7 @@ fn cut(bytes: &[u8], limit: Option<usize>) -> &[u8] {
 
 fn value<'a>(field: &LogField, exchange: &Exchange<'a>, hostname: &'a str) -> Value<'a> {
     match field {
-        LogField::StartTime(format) => Value::Word(Cow::Owned(time(format, exchange))),
+        LogField::StartTime(format) => Value::Word(Cow::Owned(timestamp(format, exchange.started_at))),
         LogField::Request { name, other } => {
             let of = |key: &HeaderKey| request_value(exchange, key);
             foreign(of(name).or_else(|| other.as_ref().and_then(of)))
@@ -270,10 +270,10 @@ fn grpc_name<'a>(status: u16) -> Value<'a> {
     }
 }
 
-fn time(format: &TimeFormat, exchange: &Exchange<'_>) -> String {
+pub(super) fn timestamp(format: &TimeFormat, time: SystemTime) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    let (seconds, nanos) = super::since_epoch(exchange.started_at);
+    let (seconds, nanos) = super::since_epoch(time);
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
