@@ -58,37 +58,28 @@ pub const TABLE: &[NotObeyed] = &[
     kind("RequestAuthentication", "tokens are not looked at"),
     kind("ProxyConfig", "proxies keep their settings"),
     kind("WorkloadGroup", "nothing registers by it"),
-    field(VS, "spec.http[].delegate", "the rule is left out"),
     field(VS, "spec.http[].match[].statPrefix", "the route has no statistics of its own"),
-    field(VS, "spec.http[].retries.retryRemoteLocalities", "retries take no notice of localities"),
+    field(VS, "spec.http[].retries.retryRemoteLocalities", "a proxy may refuse the routes and keep those it had"),
     field(VS, "spec.tcp[].match[].sourceSubnet", "Istio ignores it too"),
-    field(DR, "spec.workloadSelector", "the rule holds for every workload"),
     field(GW, "spec.servers[].defaultEndpoint", "Istio ignores it too"),
     field(GW, "spec.servers[].tls.caCrl", "revoked certificates are accepted"),
-    field(GW, "spec.servers[].tls.credentialNames", "only `credentialName` is served"),
-    field(GW, "spec.servers[].tls.tlsCertificates", "only `credentialName` and single files are served"),
-    field(GW, "spec.servers[].tls.verifyCertificateSpki", "clients are not pinned"),
-    field(GW, "spec.servers[].tls.verifyCertificateHash", "clients are not pinned"),
+    field(GW, "spec.servers[].tls.verifyCertificateSpki", "a gateway may refuse the listener"),
+    field(GW, "spec.servers[].tls.verifyCertificateHash", "a gateway may refuse the listener"),
     value(GW, "spec.servers[].tls.mode", &["AUTO_PASSTHROUGH"], "the server has no routes"),
     value(SE, "spec.resolution", &["DYNAMIC_DNS"], "the hosts get no endpoints"),
     field(SE, "spec.endpoints[].network", "all networks count as one"),
+    field("WorkloadEntry", "spec.network", "all networks count as one"),
 ];
 
 /// Fields of a traffic policy, below each of [`POLICIES`].
 pub const POLICY_TABLE: &[NotObeyed] = &[
-    field(DR, "loadBalancer.localityLbSetting", "all localities count alike"),
+    field(DR, "loadBalancer.localityLbSetting.failoverPriority", "localities are ranked by region, zone and subzone"),
     field(DR, "loadBalancer.zoneAwareLbSetting", "all zones count alike"),
-    field(DR, "loadBalancer.warmup", "new endpoints take their full share at once"),
-    field(DR, "loadBalancer.warmupDurationSecs", "new endpoints take their full share at once"),
     field(DR, "loadBalancer.backendUtilization", "endpoints' reports are not read"),
-    field(DR, "connectionPool.tcp.tcpKeepalive", "the system's keep-alive holds"),
-    field(DR, "connectionPool.tcp.maxConnectionDuration", "connections have no greatest age"),
-    field(DR, "connectionPool.http.useClientProtocol", "the protocol of the Service's port is spoken"),
     field(DR, "connectionPool.http.http2KeepAlive", "no PING frames are sent"),
     field(DR, "tls.caCrl", "revoked certificates are accepted"),
     field(DR, "tunnel", "connections go straight to the destination"),
-    field(DR, "proxyProtocol", "no PROXY header is sent"),
-    field(DR, "retryBudget", "`connectionPool.http.maxRetries` limits retries"),
+    field(DR, "proxyProtocol", "a proxy may refuse the destination, which then gets 503"),
 ];
 
 /// All entries with their full paths: for the documents and for tests.
@@ -96,8 +87,8 @@ pub fn entries() -> impl Iterator<Item = (NotObeyed, String)> {
     let plain = TABLE.iter().map(|entry| (*entry, entry.field.to_owned()));
     let policies = POLICIES.iter().flat_map(|place| {
         let per_port = place.ends_with("portLevelSettings[]");
-        // These three exist for all ports together only (reference: semantics 112).
-        let never_per_port = |field: &str| matches!(field, "tunnel" | "proxyProtocol" | "retryBudget");
+        // These exist for all ports together only (reference: semantics 112).
+        let never_per_port = |field: &str| matches!(field, "tunnel" | "proxyProtocol");
         POLICY_TABLE
             .iter()
             .filter(move |entry| !(per_port && never_per_port(entry.field)))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mizzen_api::mesh::MeshConfig;
+use mizzen_api::mesh::{InboundTrafficPolicyMode, MeshConfig, OutboundTrafficPolicyMode, ProxyConfig};
 use mizzen_types::{ObjectKey, Severity};
 
 use crate::check::{Check, Raised};
@@ -95,11 +95,7 @@ impl Validate for MeshConfig {
         for name in self.rest.keys() {
             check.field(name, |check| {
                 if NOT_READ.contains(&name.as_str()) {
-                    check.info(
-                        code::NOT_OBEYED,
-                        format!("`{name}` of the mesh configuration is not obeyed by this release"),
-                        "nothing has to be done; the rest of it is obeyed",
-                    );
+                    not_obeyed(check, name);
                 } else {
                     let hint = crate::nearest(name, NOT_READ.iter().copied());
                     let hint = hint.map_or_else(|| "remove it".to_owned(), |word| format!("did you mean `{word}`?"));
@@ -107,5 +103,28 @@ impl Validate for MeshConfig {
                 }
             });
         }
+        if self.default_inbound_http_retry_policy.is_some() {
+            check.field("defaultInboundHttpRetryPolicy", |check| not_obeyed(check, "defaultInboundHttpRetryPolicy"));
+        }
+        if self.inbound_traffic_policy.mode == InboundTrafficPolicyMode::Localhost {
+            check.field("inboundTrafficPolicy", |check| not_obeyed(check, "inboundTrafficPolicy: {mode: LOCALHOST}"));
+        }
+        if self.outbound_traffic_policy.mode == OutboundTrafficPolicyMode::AllowAnyDynamicDns {
+            let what = "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}";
+            check.field("outboundTrafficPolicy", |check| not_obeyed(check, what));
+        }
+        // Where the control plane is, proxies are told when they start.
+        let proxies = ProxyConfig { discovery_address: String::new(), ..self.default_config.clone() };
+        if proxies != ProxyConfig::default() {
+            check.field("defaultConfig", |check| not_obeyed(check, "defaultConfig"));
+        }
     }
+}
+
+fn not_obeyed(check: &mut Check, what: &str) {
+    check.info(
+        code::NOT_OBEYED,
+        format!("`{what}` of the mesh configuration is not obeyed by this release"),
+        "nothing has to be done; the rest of it is obeyed",
+    );
 }

@@ -524,6 +524,27 @@ fn the_mesh_configuration_is_an_object_of_its_own() {
 }
 
 #[test]
+fn parts_of_the_mesh_configuration_that_are_not_obeyed_are_named() {
+    for (mesh, field) in [
+        ("discoverySelectors: []", "discoverySelectors"),
+        ("defaultInboundHttpRetryPolicy: {attempts: 1}", "defaultInboundHttpRetryPolicy"),
+        ("inboundTrafficPolicy: {mode: LOCALHOST}", "inboundTrafficPolicy"),
+        ("outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}", "outboundTrafficPolicy"),
+        ("defaultConfig: {discoveryAddress: a, concurrency: 2}", "defaultConfig"),
+        ("banana: 1", "banana"),
+    ] {
+        let text = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio}}, data: {{mesh: '{mesh}'}}}}");
+        let parsed = parse("f", &text);
+        let fields: Vec<_> =
+            parsed.findings.iter().filter_map(|f| f.origin.as_ref()).map(|o| o.field.as_str()).collect();
+        assert_eq!(fields, [format!("data.mesh.{field}")], "{mesh}");
+        assert_eq!(parsed.objects.len(), 2);
+    }
+    let quiet = "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio}, data: {mesh: 'defaultConfig: {discoveryAddress: a}'}}";
+    assert_eq!(parse("f", quiet).findings, []);
+}
+
+#[test]
 fn a_finding_reads_well() {
     let text = virtual_service("hosts: [reviews]\nhttp:\n- timout: 1s\n  route:\n  - destination: {host: reviews}\n");
     let parsed = parse("reviews.yaml", &text);
