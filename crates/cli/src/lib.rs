@@ -10,6 +10,7 @@ pub mod ask;
 pub mod duration;
 pub mod explain;
 pub mod observe;
+pub mod proxy_config;
 pub mod status;
 pub mod target;
 pub mod validate;

@@ -1,7 +1,7 @@
 //! Aligned columns as `kubectl` and `istioctl` print them: no frame, so that `grep` and `awk` work on it.
 
 /// A table; every row has as many cells as there are headings.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -12,6 +12,17 @@ const GAP: usize = 3;
 impl Table {
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self { rows: vec![headings.map(str::to_owned).to_vec()] }
+    }
+
+    /// A table whose headings are only known at run time.
+    pub fn of(headings: Vec<String>) -> Self {
+        Self { rows: vec![headings] }
+    }
+
+    /// A row; missing cells are empty, and cells without a heading are left out.
+    pub fn add(&mut self, mut cells: Vec<String>) {
+        cells.resize(self.rows[0].len(), String::new());
+        self.rows.push(cells);
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {

@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod explain;
 mod mesh;
+mod proxy_config;
 mod proxy_status;
 mod up;
 mod validate;
@@ -59,6 +60,8 @@ enum Command {
     Validate(validate::Validate),
     /// Who is connected, and what each proxy has acknowledged or refused
     ProxyStatus(proxy_status::ProxyStatus),
+    /// What one proxy has: listeners, routes, clusters, endpoints, certificates
+    ProxyConfig(proxy_config::ProxyConfig),
     /// Run a control plane: configuration in, xDS out
     Control(control::Control),
     /// Run one service of the Bookinfo application
@@ -86,6 +89,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(command) => command.run(),
         Command::Validate(command) => Ok(command.run()),
         Command::ProxyStatus(command) => command.run(),
+        Command::ProxyConfig(command) => command.run(),
         Command::Control(command) => command.run(),
         Command::Bookinfo(command) => command.run(),
         Command::Completion(command) => Ok(command.run()),
