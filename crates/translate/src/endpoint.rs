@@ -78,7 +78,8 @@ fn lb_endpoint(target: &Target<'_>, policy: &Effective<'_>, endpoint: &Endpoint,
         workload.name,
         workload.namespace,
         workload.canonical_service(),
-        workload.canonical_revision().unwrap_or_default(),
+        // Readers take an absent revision for this one.
+        workload.canonical_revision().filter(|revision| *revision != "latest").unwrap_or_default(),
         target.scope.cluster_id
     );
     let mut metadata = json!({"istio": {"workload": described}});

@@ -4,33 +4,13 @@ use mizzen_proto::envoy::config::cluster::v3::Filter as ClusterFilter;
 use mizzen_proto::envoy::config::listener::v3::{Filter, filter};
 use mizzen_proto::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use mizzen_proto::google::protobuf as google;
+use mizzen_proto::istio_alpn::FilterConfig;
+use mizzen_proto::istio_alpn::filter_config::{AlpnOverride, Protocol};
+use mizzen_proto::istio_stats::PluginConfig;
 use prost::Message;
 use serde_json::json;
 
 use crate::pb;
-
-/// `istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig`.
-#[derive(Clone, PartialEq, Message)]
-struct AlpnConfig {
-    #[prost(message, repeated, tag = "1")]
-    alpn_override: Vec<AlpnOverride>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct AlpnOverride {
-    /// 0 is HTTP/1.0, 1 is HTTP/1.1, 2 is HTTP/2.
-    #[prost(int32, tag = "1")]
-    upstream_protocol: i32,
-    #[prost(string, repeated, tag = "2")]
-    alpn_override: Vec<String>,
-}
-
-/// `stats.PluginConfig`.
-#[derive(Clone, PartialEq, Message)]
-struct StatsConfig {
-    #[prost(bool, tag = "6")]
-    disable_host_header_fallback: bool,
-}
 
 fn message<M: Message>(type_name: &str, message: &M) -> google::Any {
     google::Any { type_url: format!("type.googleapis.com/{type_name}"), value: message.encode_to_vec() }
@@ -72,22 +52,22 @@ pub(crate) fn http_metadata_exchange(inbound: bool) -> HttpFilter {
 
 /// Names the HTTP version in mesh TLS, so that the server can tell it before decrypting.
 pub(crate) fn alpn_filter() -> HttpFilter {
-    let entry = |protocol: i32, names: [&str; 3]| AlpnOverride {
-        upstream_protocol: protocol,
+    let entry = |protocol: Protocol, names: [&str; 3]| AlpnOverride {
+        upstream_protocol: protocol as i32,
         alpn_override: names.iter().map(|name| (*name).to_owned()).collect(),
     };
-    let config = AlpnConfig {
+    let config = FilterConfig {
         alpn_override: vec![
-            entry(0, ["istio-http/1.0", "istio", "http/1.0"]),
-            entry(1, ["istio-http/1.1", "istio", "http/1.1"]),
-            entry(2, ["istio-h2", "istio", "h2"]),
+            entry(Protocol::Http10, ["istio-http/1.0", "istio", "http/1.0"]),
+            entry(Protocol::Http11, ["istio-http/1.1", "istio", "http/1.1"]),
+            entry(Protocol::Http2, ["istio-h2", "istio", "h2"]),
         ],
     };
     http("istio.alpn", message("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", &config))
 }
 
 fn stats_config(server_side: bool) -> google::Any {
-    message("stats.PluginConfig", &StatsConfig { disable_host_header_fallback: server_side })
+    message("stats.PluginConfig", &PluginConfig { disable_host_header_fallback: server_side, ..Default::default() })
 }
 
 const STATS: &str = "istio.stats";

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::canonical;
 
-/// `udpa.type.v1.TypedStruct`, the older name of `xds.type.v3.TypedStruct` under which Istio sends it.
+/// `udpa.type.v1.TypedStruct`, the older name of `xds.type.v3.TypedStruct` under which Istio sends it, over the `Struct`
+/// that all messages here are made of.
 #[derive(Clone, PartialEq, Message)]
 struct TypedStruct {
     #[prost(string, tag = "1")]

@@ -49,9 +49,19 @@ pub(crate) fn agent_secret(name: &str) -> SdsSecretConfig {
     SdsSecretConfig { name: name.to_owned(), sds_config: Some(config) }
 }
 
-/// A secret that the control plane serves.
+/// A file that the agent serves as a secret. Unlike a certificate of the mesh it may never come, so it is not waited for.
+pub(crate) fn agent_file(name: &str) -> SdsSecretConfig {
+    let mut secret = agent_secret(name);
+    if let Some(config) = &mut secret.sds_config {
+        config.initial_fetch_timeout = None;
+    }
+    secret
+}
+
+/// A secret that the control plane serves, once it exists.
 pub(crate) fn control_plane_secret(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: pb::ads() }
+    let config = pb::ads().map(|config| core::ConfigSource { initial_fetch_timeout: None, ..config });
+    SdsSecretConfig { name: name.to_owned(), sds_config: config }
 }
 
 pub(crate) fn parameters(minimum: TlsProtocol, maximum: TlsProtocol) -> TlsParameters {

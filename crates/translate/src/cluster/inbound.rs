@@ -44,8 +44,9 @@ fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
     let service = port.service;
     // The server keeps to the limits of its own service (reference: semantics 127).
     let policy = mesh.destination_policy(service, &service.key.namespace, &view.labels);
-    let traffic = policy.as_ref().and_then(DestinationPolicy::traffic_policy).map(|(_, policy)| policy);
-    let effective = Effective::new(traffic, None, port.service_port.number).or_mesh(mesh.config());
+    let traffic = policy.as_ref().and_then(DestinationPolicy::traffic_policy);
+    let effective =
+        Effective::new(traffic.map(|(_, policy)| policy), None, port.service_port.number).or_mesh(mesh.config());
     let explicit = view.interception == Interception::None;
     let mut cluster = plain(mesh, &name, if explicit { DiscoveryType::Static } else { DiscoveryType::OriginalDst });
     cluster.circuit_breakers = Some(pool::unlimited());
@@ -64,7 +65,6 @@ fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
         pool::use_downstream_protocol(&mut cluster, None);
     }
     pool::apply_connection_pool(&mut cluster, mesh, &effective);
-    let rule = policy.as_ref().and_then(|policy| policy.rules.first());
     let mut istio = json!({
         "services": [{
             "host": service.key.host.as_str(),
@@ -72,7 +72,7 @@ fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
             "namespace": &*service.key.namespace,
         }],
     });
-    if let Some(rule) = rule {
+    if let Some((rule, _)) = traffic {
         let path = names::config_path("destination-rule", &rule.order.namespace, &rule.order.name);
         istio["config"] = Value::String(path);
     }

@@ -167,7 +167,7 @@ fn own_certificate(target: &Target<'_>, settings: &ClientTlsSettings) -> Option<
             match target.scope.dialect {
                 Dialect::Istio => {
                     let name = format!("file-cert:{certificate}~{key}");
-                    common.tls_certificate_sds_secret_configs = vec![tls::agent_secret(&name)];
+                    common.tls_certificate_sds_secret_configs = vec![tls::agent_file(&name)];
                 }
                 Dialect::Envoy => {
                     common.tls_certificates = vec![TlsCertificate {
@@ -209,7 +209,7 @@ fn validation(target: &Target<'_>, settings: &ClientTlsSettings) -> Option<Valid
     match target.scope.dialect {
         Dialect::Istio => {
             let roots = if file_name.is_empty() { "system" } else { file_name };
-            tls::validation(tls::agent_secret(&format!("file-root:{roots}")), names)
+            tls::validation(tls::agent_file(&format!("file-root:{roots}")), names)
         }
         Dialect::Envoy => {
             #[allow(deprecated)] // As Istio says it: a name of any type.

@@ -290,7 +290,7 @@ fn own_certificates(view: &ProxyView, settings: &ServerTlsSettings, common: &mut
         match view.dialect {
             Dialect::Istio => common
                 .tls_certificate_sds_secret_configs
-                .push(tls::agent_secret(&format!("file-cert:{certificate}~{key}"))),
+                .push(tls::agent_file(&format!("file-cert:{certificate}~{key}"))),
             Dialect::Envoy => common.tls_certificates.push(TlsCertificate {
                 certificate_chain: file(certificate),
                 private_key: file(key),
@@ -326,7 +326,7 @@ fn client_validation(view: &ProxyView, settings: &ServerTlsSettings) -> Option<V
         let trusted_ca = file(&settings.ca_certificates);
         return Some(ValidationContextType::ValidationContext(CertificateValidationContext { trusted_ca, ..default }));
     } else {
-        tls::agent_secret(&format!("file-root:{}", settings.ca_certificates))
+        tls::agent_file(&format!("file-root:{}", settings.ca_certificates))
     };
     let mut combined = tls::validation(roots, names);
     if let Some(ValidationContextType::CombinedValidationContext(combined)) = &mut combined {

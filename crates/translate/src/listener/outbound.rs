@@ -9,12 +9,13 @@ use mizzen_api::networking::{L4MatchAttributes, TlsMatchAttributes};
 use mizzen_mesh::{Attachment, Mesh, Resolution, Service, ServicePort, VirtualServiceRule};
 use mizzen_proto::envoy::config::core::v3::{CidrRange, Http1ProtocolOptions, TrafficDirection};
 use mizzen_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
-use mizzen_types::Hostname;
+use mizzen_proto::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
+use mizzen_types::{Hostname, Protocol};
 use prost::Message;
 
 use super::http::{self, Routes, Side};
 use super::tcp::{self, Way};
-use super::{HANDSHAKE_TIMEOUT, access_log, chain, http_inspector, named, plain_http, tls_inspector};
+use super::{HANDSHAKE_TIMEOUT, access_log, chain, http_inspector, named, network_filter, plain_http, tls_inspector};
 use crate::cluster::is_sniffed;
 use crate::view::{Interception, ProxyView};
 use crate::{names, pb};
@@ -195,10 +196,17 @@ impl ChainPlace<'_> {
     }
 
     fn passing(&self, way: &Way, chain_match: Option<FilterChainMatch>) -> FilterChain {
+        let mut filters = tcp::filters(self.mesh, self.view, Side::Outbound, way);
+        if self.port.protocol == Protocol::Mongo {
+            // Looks on, for statistics; the bytes are passed on by the last filter.
+            let watch = MongoProxy { stat_prefix: way.name().to_owned(), ..Default::default() };
+            let last = filters.len().saturating_sub(1);
+            filters.insert(last, network_filter("envoy.filters.network.mongo_proxy", &watch));
+        }
         FilterChain {
             filter_chain_match: chain_match,
             transport_socket_connect_timeout: pb::duration(HANDSHAKE_TIMEOUT),
-            ..chain(tcp::filters(self.mesh, self.view, Side::Outbound, way))
+            ..chain(filters)
         }
     }
 

@@ -23,6 +23,13 @@ pub(super) enum Way {
 }
 
 impl Way {
+    /// Its name in statistics.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Cluster(name) | Self::Weighted(_, name) => name,
+        }
+    }
+
     /// What a rule of `namespace` says; `None` when it names no destination.
     pub(super) fn of_rule(
         mesh: &Mesh,

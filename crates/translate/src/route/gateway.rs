@@ -45,7 +45,7 @@ fn table(mesh: &Mesh, scope: &Scope, entries: &[Entry]) -> Vec<VirtualHost> {
     let mut drafts: BTreeMap<Hostname, Draft> = BTreeMap::new();
     for entry in entries {
         let attachment = entry.attachment();
-        let place = Place { mesh, scope, attachment: &attachment, port: entry.port() };
+        let place = Place { mesh, scope, attachment: &attachment, port: entry.port(), one_port: false };
         let draft = || Draft { port: entry.port(), routes: Vec::new(), require_tls: false };
         for (rule, hosts) in entry.attached(mesh, scope) {
             let routes = rule::routes(&place, &rule);

@@ -28,6 +28,8 @@ pub(super) struct Place<'a> {
     pub(super) attachment: &'a Attachment,
     /// The port of the listener as rules see it: of the service, or of the gateway's server.
     pub(super) port: u16,
+    /// Whether the table is of this port alone: then a destination without a port means this one.
+    pub(super) one_port: bool,
 }
 
 /// The routes of a VirtualService, up to the first that leaves nothing for later ones.
@@ -217,7 +219,8 @@ fn weight_of(place: &Place<'_>, destination: &HttpRouteDestination, namespace: &
 }
 
 fn cluster_of(place: &Place<'_>, destination: &Destination, namespace: &str) -> String {
-    destination_cluster(place.mesh, place.scope, destination, namespace, place.port)
+    let (host, port) = target_of(place, destination, namespace);
+    names::outbound(port, &destination.subset, host.as_str())
 }
 
 /// The cluster that a destination in a rule of `namespace` means. Where no port is named it is the only one of the
@@ -229,17 +232,28 @@ pub(crate) fn destination_cluster(
     namespace: &str,
     listener_port: u16,
 ) -> String {
-    let (host, port) = target_of(mesh, scope, destination, namespace, listener_port);
+    let host = destination_host(mesh, scope, destination, namespace);
+    let port = destination.port_number().or_else(|| only_port(mesh, scope, &host)).unwrap_or(listener_port);
     names::outbound(port, &destination.subset, host.as_str())
 }
 
-fn target_of(
-    mesh: &Mesh,
-    scope: &Scope,
-    destination: &Destination,
-    namespace: &str,
-    listener_port: u16,
-) -> (Hostname, u16) {
+fn only_port(mesh: &Mesh, scope: &Scope, host: &Hostname) -> Option<u16> {
+    match &mesh.service_by_host(host, &scope.namespace)?.ports[..] {
+        [single] => Some(single.number),
+        _ => None,
+    }
+}
+
+/// Tables of one port know services by that port alone, so there it is what a destination without a port means, even
+/// when its service has another.
+fn target_of(place: &Place<'_>, destination: &Destination, namespace: &str) -> (Hostname, u16) {
+    let host = destination_host(place.mesh, place.scope, destination, namespace);
+    let only = || if place.one_port { None } else { only_port(place.mesh, place.scope, &host) };
+    let port = destination.port_number().or_else(only).unwrap_or(place.port);
+    (host, port)
+}
+
+fn destination_host(mesh: &Mesh, scope: &Scope, destination: &Destination, namespace: &str) -> Hostname {
     let mut host = mesh.resolve(&destination.host, namespace);
     // An alias has no cluster of its own; a chain of them ends, or is longer than any that is meant.
     for _ in 0..16 {
@@ -251,19 +265,11 @@ fn target_of(
             _ => break,
         }
     }
-    let only_port = || {
-        let service = mesh.service_by_host(&host, &scope.namespace)?;
-        match &service.ports[..] {
-            [single] => Some(single.number),
-            _ => None,
-        }
-    };
-    let port = destination.port_number().or_else(only_port).unwrap_or(listener_port);
-    (host, port)
+    host
 }
 
 fn hash_of(place: &Place<'_>, destination: &Destination, namespace: &str) -> Option<HashPolicy> {
-    let (host, port) = target_of(place.mesh, place.scope, destination, namespace, place.port);
+    let (host, port) = target_of(place, destination, namespace);
     consistent_hash(place.mesh, place.scope, &host, port, &destination.subset)
 }
 

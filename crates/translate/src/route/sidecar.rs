@@ -82,7 +82,7 @@ fn hosts_of_port(mesh: &Mesh, scope: &Scope, port: u16, with_port: bool) -> Vec<
         .collect();
     let rules = mesh.virtual_services(&scope.namespace, &Attachment::Mesh);
     let answers = assign(mesh, &services, &rules);
-    let place = Place { mesh, scope, attachment: &Attachment::Mesh, port };
+    let place = Place { mesh, scope, attachment: &Attachment::Mesh, port, one_port: !with_port };
     let mut builder = Builder::new(mesh, scope, port, with_port, &services);
     let mut ruled: HashSet<Hostname> = HashSet::new();
     for (service, answers) in rules.iter().zip(&answers) {
