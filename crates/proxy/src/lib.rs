@@ -4,21 +4,26 @@
 //! `record`. Each worker is a thread with its own event loop, connections and pools; what workers share is in
 //! [`shared`]. Decisions are made by pure functions of `mizzen-snapshot` and `mizzen-balance`; here they are carried out.
 //!
-//! Not here: how configuration is read (`mizzen-compile`), the discovery protocol (`mizzen-xds`), flags and environment
+//! Not here: what configuration means (`mizzen-compile`), the discovery protocol (`mizzen-xds`), flags and environment
 //! (`mizzen`).
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod config;
+pub mod configure;
 pub mod connection;
 pub mod drain;
 pub mod facts;
+pub mod health;
 pub mod http;
 pub mod listener;
 pub mod publish;
+pub mod record;
 pub mod refusal;
 pub mod run;
 pub mod shared;
+pub mod stats;
 pub mod tcp;
 pub mod upstream;
 pub mod worker;

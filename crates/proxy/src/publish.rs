@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mizzen_net::listen;
-use mizzen_snapshot::listener::ListenAddress;
+use mizzen_snapshot::listener::{Direction, ListenAddress};
 use mizzen_snapshot::{Listener, Snapshot};
 use mizzen_types::ListenerName;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,6 +22,8 @@ pub struct Publisher {
     shared: Arc<Shared>,
     workers: Vec<UnboundedSender<Command>>,
     open: HashMap<Place, Open>,
+    /// Closed by order: not opened again as long as the listener is the same.
+    closed: HashMap<Place, u64>,
     next_slot: u64,
 }
 
@@ -49,7 +51,7 @@ pub struct BindFailure {
 
 impl Publisher {
     pub fn new(shared: Arc<Shared>, workers: Vec<UnboundedSender<Command>>) -> Self {
-        Self { shared, workers, open: HashMap::new(), next_slot: 0 }
+        Self { shared, workers, open: HashMap::new(), closed: HashMap::new(), next_slot: 0 }
     }
 
     /// Puts a snapshot in force. Listeners that cannot be opened are named; all else is done.
@@ -83,6 +85,19 @@ impl Publisher {
         failures
     }
 
+    /// Closes listeners for good, or until their configuration changes; connections drain.
+    pub fn close_listeners(&mut self, inbound_only: bool) {
+        let closing = |open: &Open| !inbound_only || open.listener.direction == Direction::Inbound;
+        let gone: Vec<Place> =
+            self.open.iter().filter(|(_, open)| closing(open)).map(|(place, _)| place.clone()).collect();
+        for place in gone {
+            if let Some(open) = self.open.remove(&place) {
+                self.tell(|| Command::Close { slot: open.slot });
+                self.closed.insert(place, open.listener.fingerprint);
+            }
+        }
+    }
+
     /// Addresses that are listened on, by listener.
     pub fn addresses(&self) -> Vec<(ListenerName, SocketAddr)> {
         self.open.values().map(|open| (open.listener.name.clone(), open.address)).collect()
@@ -97,6 +112,9 @@ impl Publisher {
                 tracing::info!(listener = %listener.name, "listener changed");
                 self.tell(|| Command::Replace { slot, state: Arc::clone(&state) });
             }
+            return Ok(());
+        }
+        if self.closed.get(&place) == Some(&listener.fingerprint) {
             return Ok(());
         }
         let wanted = match (&place, &listener.address) {

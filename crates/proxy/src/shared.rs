@@ -115,6 +115,12 @@ impl Balancers {
         list
     }
 
+    /// Whether any of them takes outliers out.
+    pub fn any_outliers(&self) -> bool {
+        let all = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().any(|balancer| balancer.sweep_interval().is_some())
+    }
+
     /// Lets ejected endpoints return whose time is over.
     pub fn sweep(&self, now: Time) {
         for (name, balancer) in self.all() {

@@ -1,0 +1,403 @@
+//! Where the configuration comes from: the bootstrap, what was kept from last time, and the control plane.
+//!
+//! One loop applies updates to `mizzen_compile::Config`, publishes the snapshot, answers the control plane (a NACK
+//! names what is not obeyed), and keeps the last good resources, so that a proxy starts and serves while the control
+//! plane is away. A bad resource never takes anything else with it.
+
+mod kept;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mizzen_compile::{Bootstrap, Config, Outcome, Refused, Resource, Secret, Update};
+use mizzen_identity::certificate::{Certificate, TrustRoots};
+use mizzen_identity::secrets::{IDENTITY, ROOTS};
+use mizzen_snapshot::tls::{CertificateSource, Roots};
+use mizzen_types::{ClusterName, SecretName};
+use mizzen_xds::ResourceType;
+use mizzen_xds::client::{self, Event, Handle, Refusal, Subscription, UpdateId};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::admin::{Held, Origin};
+use crate::health::Health;
+use crate::publish::{BindFailure, Publisher};
+use crate::shared::Shared;
+use kept::Kept;
+
+/// How long after the last update a removed cluster that routes still name is let go.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Time between looks at what waits: endpoints that do not come, addresses that are taken.
+const TICK: Duration = Duration::from_millis(500);
+/// Changes within this time are written to disk once.
+const KEEP_AFTER: Duration = Duration::from_millis(500);
+
+pub struct Configurator {
+    shared: Arc<Shared>,
+    config: Config,
+    publisher: Publisher,
+    health: Arc<Health>,
+    /// Secrets that the identity client provides; nobody is asked for them.
+    own_secrets: bool,
+    kept: Option<Kept>,
+    keep_at: Option<Instant>,
+    refused: HashMap<(String, String), Refused>,
+    refused_in_bootstrap: Vec<Refused>,
+    bind_failures: Vec<BindFailure>,
+    /// Types of which the control plane has said something since the process began.
+    heard: BTreeSet<ResourceType>,
+    from_disk: bool,
+    needs_control_plane: bool,
+    warming_since: HashMap<ClusterName, Instant>,
+    last_update: Instant,
+    /// For the admin interface.
+    held: Arc<Held>,
+}
+
+impl Configurator {
+    /// Puts the bootstrap's own resources in force, then what was kept from last time.
+    pub fn new(
+        bootstrap: &Bootstrap,
+        shared: Arc<Shared>,
+        publisher: Publisher,
+        health: Arc<Health>,
+        held: Arc<Held>,
+        own_secrets: bool,
+        state_dir: Option<PathBuf>,
+    ) -> Self {
+        let mut configurator = Self {
+            shared,
+            config: Config::new(),
+            publisher,
+            health,
+            own_secrets,
+            kept: state_dir.map(Kept::new),
+            keep_at: None,
+            refused: HashMap::new(),
+            refused_in_bootstrap: Vec::new(),
+            bind_failures: Vec::new(),
+            heard: BTreeSet::new(),
+            from_disk: false,
+            needs_control_plane: bootstrap.listeners_by_ads || bootstrap.clusters_by_ads,
+            warming_since: HashMap::new(),
+            last_update: Instant::now(),
+            held,
+        };
+        for update in &bootstrap.resources {
+            let outcome = configurator.config.apply_static(update.clone());
+            configurator.note(update, &outcome, Origin::Static);
+        }
+        configurator.refused_in_bootstrap = configurator.refused();
+        if configurator.needs_control_plane {
+            configurator.load_kept();
+        }
+        configurator.publish();
+        configurator
+    }
+
+    pub fn refused_in_bootstrap(&self) -> &[Refused] {
+        &self.refused_in_bootstrap
+    }
+
+    /// What is not obeyed now, by type and name.
+    pub fn refused(&self) -> Vec<Refused> {
+        let mut all: Vec<_> = self.refused.values().cloned().collect();
+        all.sort_by(|left, right| (&left.type_url, &left.name).cmp(&(&right.type_url, &right.name)));
+        all
+    }
+
+    pub fn bind_failures(&self) -> &[BindFailure] {
+        &self.bind_failures
+    }
+
+    pub fn addresses(&self) -> Vec<(mizzen_types::ListenerName, std::net::SocketAddr)> {
+        self.publisher.addresses()
+    }
+
+    fn load_kept(&mut self) {
+        let Some(kept) = &self.kept else { return };
+        match kept.load() {
+            Ok(updates) => {
+                self.from_disk = !updates.is_empty();
+                for update in updates {
+                    let outcome = self.config.apply(update.clone());
+                    self.note(&update, &outcome, Origin::Discovered);
+                }
+                if self.from_disk {
+                    tracing::info!("serving the configuration kept from last time until the control plane answers");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the kept configuration is not used"),
+        }
+    }
+
+    /// Without a control plane: keeps trying what could not be done at once. Never ends.
+    pub async fn run_static(mut self, mut orders: mpsc::UnboundedReceiver<bool>) {
+        loop {
+            let pause = tokio::time::sleep(self.pause());
+            tokio::select! {
+                Some(inbound_only) = orders.recv() => self.publisher.close_listeners(inbound_only),
+                () = pause => self.tick(),
+            }
+        }
+    }
+
+    /// Follows the control plane until its events end. An order closes listeners (true: the inbound ones alone).
+    pub async fn run(
+        mut self,
+        handle: Handle,
+        mut events: mpsc::Receiver<Event>,
+        mut orders: mpsc::UnboundedReceiver<bool>,
+        bootstrap: &Bootstrap,
+    ) {
+        if bootstrap.clusters_by_ads {
+            handle.subscribe(ResourceType::Cluster, Subscription::Wildcard);
+        }
+        if bootstrap.listeners_by_ads {
+            handle.subscribe(ResourceType::Listener, Subscription::Wildcard);
+        }
+        self.subscribe(&handle);
+        loop {
+            let pause = tokio::time::sleep(self.pause());
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle(&handle, event),
+                    None => return,
+                },
+                Some(inbound_only) = orders.recv() => self.publisher.close_listeners(inbound_only),
+                () = pause => self.tick(),
+            }
+            self.check_ready();
+        }
+    }
+
+    fn handle(&mut self, handle: &Handle, event: Event) {
+        match event {
+            Event::Connected => {
+                tracing::info!("connected to the control plane");
+            }
+            Event::Disconnected { reason, retry_in } => {
+                tracing::warn!(reason, retry_in_ms = retry_in.as_millis(), "no control plane; the last state stays");
+            }
+            Event::Update(update) => self.update(handle, update),
+        }
+    }
+
+    fn update(&mut self, handle: &Handle, update: client::Update) {
+        let kind = update.kind;
+        let first = self.heard.insert(kind);
+        // What was kept may be out of date: the first answer says all there is.
+        let full = update.full || first && self.from_disk && kind.is_wildcard();
+        tracing::debug!(%kind, resources = update.resources.len(), removed = update.removed.len(), full, "update");
+        let resources = update.resources.into_iter().map(|received| Resource {
+            name: received.name,
+            version: received.version,
+            body: received.body,
+        });
+        let (id, update) = (
+            update.id,
+            Update {
+                type_url: kind.type_url().to_owned(),
+                resources: resources.collect(),
+                removed: update.removed,
+                full,
+            },
+        );
+        let outcome = self.config.apply(update.clone());
+        self.last_update = Instant::now();
+        self.note(&update, &outcome, Origin::Discovered);
+        self.publish();
+        self.answer(handle, kind, id, &outcome);
+        if outcome.wanted_changed {
+            self.subscribe(handle);
+        }
+        if kind != ResourceType::Secret {
+            self.keep_at.get_or_insert_with(|| Instant::now() + KEEP_AFTER);
+        }
+    }
+
+    fn answer(&self, handle: &Handle, kind: ResourceType, id: UpdateId, outcome: &Outcome) {
+        let refused = outcome.refused.iter().map(|refused| Refusal {
+            name: refused.name.clone(),
+            message: if refused.field.is_empty() {
+                refused.message.clone()
+            } else {
+                format!("{}: {}", refused.field, refused.message)
+            },
+        });
+        let unbound = self
+            .bind_failures
+            .iter()
+            .filter(|failure| kind == ResourceType::Listener && outcome.listeners_changed.contains(&failure.listener));
+        let unbound =
+            unbound.map(|failure| Refusal { name: failure.listener.to_string(), message: failure.to_string() });
+        let all: Vec<_> = refused.chain(unbound).collect();
+        if all.is_empty() {
+            handle.accept(id);
+        } else {
+            handle.refuse(id, all);
+        }
+    }
+
+    /// Asks for what accepted resources name.
+    fn subscribe(&self, handle: &Handle) {
+        let wanted = self.config.wanted();
+        let own = |name: &String| self.own_secrets && (name == IDENTITY || name == ROOTS);
+        let secrets = wanted.secrets.into_iter().filter(|name| !own(name)).collect();
+        handle.subscribe(ResourceType::Endpoint, Subscription::Names(wanted.endpoints.into_iter().collect()));
+        handle.subscribe(ResourceType::Route, Subscription::Names(wanted.routes.into_iter().collect()));
+        handle.subscribe(ResourceType::Secret, Subscription::Names(secrets));
+    }
+
+    /// Logs what is refused, and hands secrets on.
+    fn note(&mut self, update: &Update, outcome: &Outcome, origin: Origin) {
+        let url = update.type_url.as_str();
+        for resource in &update.resources {
+            self.refused.remove(&(url.to_owned(), resource.name.clone()));
+            match outcome.refused.iter().find(|refused| refused.name == resource.name) {
+                Some(refused) => {
+                    tracing::warn!("not obeyed: {refused}");
+                    self.held.refuse(url, &resource.name, &resource.version, &refused.to_string());
+                    self.refused.insert((url.to_owned(), refused.name.clone()), refused.clone());
+                }
+                None => self.held.put(url, &resource.name, &resource.version, resource.body.clone(), origin),
+            }
+        }
+        let mut gone = update.removed.clone();
+        if update.full {
+            let (listeners, clusters) = (&outcome.listeners_removed, &outcome.clusters_removed);
+            gone.extend(listeners.iter().map(ToString::to_string).chain(clusters.iter().map(ToString::to_string)));
+        }
+        for name in gone {
+            self.refused.remove(&(url.to_owned(), name.clone()));
+            self.held.remove(url, &name);
+        }
+        for (name, secret) in &outcome.secrets_changed {
+            self.take_secret(name, secret.as_ref());
+        }
+    }
+
+    fn take_secret(&mut self, name: &SecretName, secret: Option<&Secret>) {
+        if self.own_secrets && (name.as_str() == IDENTITY || name.as_str() == ROOTS) {
+            return;
+        }
+        let secrets = &self.shared.secrets;
+        let taken = match secret {
+            None => {
+                secrets.remove(name);
+                Ok(())
+            }
+            Some(Secret::Certificate(source)) => {
+                read_certificate(source).map(|read| secrets.set_certificate(name.clone(), &Arc::new(read)))
+            }
+            Some(Secret::Validation(validation)) => {
+                read_roots(&validation.roots).map(|read| secrets.set_roots(name.clone(), &Arc::new(read)))
+            }
+        };
+        if let Err(reason) = taken {
+            tracing::error!(secret = %name, reason, "the secret cannot be used; the old one stays");
+        }
+    }
+
+    fn publish(&mut self) {
+        self.bind_failures = self.publisher.publish(&Arc::clone(self.config.snapshot()));
+        let now = Instant::now();
+        let warming: BTreeSet<ClusterName> = self.config.warming().map(|(name, _)| name.clone()).collect();
+        self.warming_since.retain(|name, _| warming.contains(name));
+        for name in warming {
+            self.warming_since.entry(name).or_insert(now);
+        }
+        self.check_ready();
+    }
+
+    /// Ready once everything that was asked for has come, or was there from last time.
+    fn check_ready(&self) {
+        let heard = |kind| self.heard.contains(&kind);
+        let answered = !self.needs_control_plane || heard(ResourceType::Cluster) && heard(ResourceType::Listener);
+        let wanted = self.config.wanted();
+        let tables = wanted.routes.iter().all(|name| self.config.snapshot().routes.contains_key(name.as_str()));
+        let identity = !self.own_secrets || self.shared.secrets.identity().is_some();
+        if (answered || self.from_disk) && tables && identity && self.warming_since.is_empty() {
+            self.health.configured();
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let waits = !self.warming_since.is_empty()
+            || self.config.has_retained()
+            || !self.bind_failures.is_empty()
+            || self.keep_at.is_some()
+            || !self.health.is_ready();
+        if waits { TICK } else { Duration::from_secs(3600) }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let overdue: Vec<ClusterName> = self
+            .config
+            .warming()
+            .filter(|(name, patience)| {
+                let since = self.warming_since.get(*name).map_or(Duration::ZERO, |since| now.duration_since(*since));
+                patience.is_some_and(|patience| since >= patience)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut changed = !self.bind_failures.is_empty();
+        for name in overdue {
+            tracing::warn!(cluster = %name, "no endpoints came in time; the cluster is used without");
+            self.config.expire(&name);
+            changed = true;
+        }
+        if self.config.has_retained() && now.duration_since(self.last_update) >= SETTLE {
+            self.config.settle();
+            changed = true;
+        }
+        if changed {
+            self.publish();
+        }
+        if self.keep_at.is_some_and(|at| now >= at) {
+            self.keep();
+        }
+        self.check_ready();
+    }
+
+    fn keep(&mut self) {
+        self.keep_at = None;
+        if let Some(kept) = &self.kept {
+            let all = ResourceType::ALL
+                .into_iter()
+                .filter(|kind| *kind != ResourceType::Secret)
+                .map(|kind| (kind, self.config.accepted(kind.type_url())));
+            if let Err(error) = kept.save(all) {
+                tracing::warn!(%error, "the configuration could not be kept for the next start");
+            }
+        }
+    }
+}
+
+fn read_certificate(source: &CertificateSource) -> Result<Certificate, String> {
+    match source {
+        CertificateSource::Inline { certificate, key } => {
+            Certificate::from_pem(certificate, key).map_err(|error| error.to_string())
+        }
+        CertificateSource::Files { certificate, key } => {
+            let chain = std::fs::read(certificate).map_err(|error| format!("{certificate}: {error}"))?;
+            let key_pem = std::fs::read(key).map_err(|error| format!("{key}: {error}"))?;
+            Certificate::from_pem(&chain, &key_pem).map_err(|error| error.to_string())
+        }
+        CertificateSource::Secret(name) => Err(format!("it only points at another secret, {name}")),
+    }
+}
+
+fn read_roots(source: &Roots) -> Result<TrustRoots, String> {
+    match source {
+        Roots::Inline(pem) => TrustRoots::from_pem(pem).map_err(|error| error.to_string()),
+        Roots::File(path) => {
+            let pem = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+            TrustRoots::from_pem(&pem).map_err(|error| error.to_string())
+        }
+        Roots::None | Roots::System | Roots::Secret(_) => Err("it holds no roots".to_owned()),
+    }
+}
