@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod explain;
 mod mesh;
+mod proxy;
 mod proxy_config;
 mod proxy_status;
 mod up;
@@ -64,6 +65,8 @@ enum Command {
     ProxyConfig(proxy_config::ProxyConfig),
     /// Run a control plane: configuration in, xDS out
     Control(control::Control),
+    /// Run a proxy from an Envoy bootstrap
+    Proxy(Box<proxy::Proxy>),
     /// Run one service of the Bookinfo application
     Bookinfo(bookinfo::Bookinfo),
     /// Print a completion script for your shell
@@ -91,6 +94,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ProxyStatus(command) => command.run(),
         Command::ProxyConfig(command) => command.run(),
         Command::Control(command) => command.run(),
+        Command::Proxy(command) => command.run(),
         Command::Bookinfo(command) => command.run(),
         Command::Completion(command) => Ok(command.run()),
         Command::Version(command) => Ok(command.run()),

@@ -312,7 +312,7 @@ impl Supervisor {
     }
 
     fn mizzen_arguments(&self, instance: &Instance, folder: &Path) -> Vec<OsString> {
-        let flags: [(&str, OsString); 8] = [
+        let flags: [(&str, OsString); 9] = [
             ("-c", folder.join("bootstrap.yaml").into()),
             ("--ca-address", self.control_address(SECURE_XDS_PORT).to_string().into()),
             ("--ca-root", self.state.root_certificate().into()),
@@ -321,6 +321,8 @@ impl Supervisor {
             ("--health-address", instance.health().to_string().into()),
             ("--stats-address", instance.stats().to_string().into()),
             ("--drain-time", DRAIN.into()),
+            // A local application is never busy enough for two threads; the gateway has all requests.
+            ("--concurrency", if matches!(instance.role, Role::Gateway { .. }) { "2" } else { "1" }.into()),
         ];
         let flags = flags.into_iter().flat_map(|(flag, value)| [OsString::from(flag), value]);
         [OsString::from("proxy")].into_iter().chain(flags).collect()
