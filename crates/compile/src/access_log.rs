@@ -136,8 +136,8 @@ fn filter(wire: &AccessLogFilter, out: &mut Vec<LogFilter>, depth: usize) -> Res
             Ok(())
         }
         Some(Filter::AndFilter(all)) => {
-            let each = all.filters.iter().enumerate();
-            each.map(|(index, wire)| filter(wire, out, depth + 1).at_index("and_filter.filters", index)).collect()
+            let mut each = all.filters.iter().enumerate();
+            each.try_for_each(|(index, wire)| filter(wire, out, depth + 1).at_index("and_filter.filters", index))
         }
         Some(_) => Err(Invalid::not_obeyed("this condition of an access log")),
     }

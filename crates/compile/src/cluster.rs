@@ -180,7 +180,7 @@ fn balance(wire: &Wire) -> Result<Balance> {
         LbPolicy::Random => Balance::Random,
         LbPolicy::RingHash => {
             let config = match config {
-                Some(LbConfig::RingHashLbConfig(config)) => config.clone(),
+                Some(LbConfig::RingHashLbConfig(config)) => *config,
                 _ => wire::RingHashLbConfig::default(),
             };
             if config.hash_function != 0 {

@@ -11,10 +11,13 @@
 //! So a request never meets a route to a cluster that is about to come or has just gone. A name that is not configured
 //! at all does not hold anything back: the route is shown, and its requests are answered with "no cluster".
 //!
+//! Route tables and endpoints are taken only when a listener or cluster asks for them, so these come first.
+//!
 //! Costs follow the change: an update of endpoints replaces one cluster's part and looks at no route.
 
 mod counts;
 mod decode;
+mod show;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,11 +25,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mizzen_proto::type_url;
-use mizzen_snapshot::cluster::{Cluster, ClusterPolicy, Discovery, EndpointSet};
+use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, EndpointSet};
 use mizzen_snapshot::{Listener, RouteTable, Snapshot};
 use mizzen_types::{ClusterName, ListenerName, RouteTableName, SecretName};
 
-use crate::endpoint;
+use crate::cluster;
 use crate::invalid::Invalid;
 use crate::limits;
 use crate::secret::Secret;
@@ -192,10 +195,13 @@ impl Config {
     /// when a removal has been followed by nothing for some seconds.
     pub fn settle(&mut self) -> Outcome {
         let mut outcome = self.outcome();
-        let retained = std::mem::take(&mut self.retained_clusters);
-        if !retained.is_empty() {
+        // One that is configured again waits for its endpoints, and its old version serves until then.
+        let (again, gone): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.retained_clusters).into_iter().partition(|name| self.clusters.contains_key(name));
+        self.retained_clusters = again;
+        if !gone.is_empty() {
             let mut snapshot = Snapshot::clone(&self.published);
-            for name in retained {
+            for name in gone {
                 snapshot.clusters.remove_mut(&name);
                 outcome.clusters_removed.push(name);
             }
@@ -207,7 +213,7 @@ impl Config {
 
     /// Whether [`settle`](Self::settle) would change something.
     pub fn has_retained(&self) -> bool {
-        !self.retained_clusters.is_empty()
+        self.retained_clusters.iter().any(|name| !self.clusters.contains_key(name))
     }
 
     /// Clusters that wait for endpoints, and how long they want to wait (`None`: for ever).
@@ -311,6 +317,15 @@ impl Config {
             return Ok(());
         }
         let (name, compiled) = decode::decode(type_url, &resource, fingerprint)?;
+        // Late for somebody who asked and does not any more: kept, it would stay for ever.
+        let asked = match type_url {
+            type_url::ROUTE => self.wanted_routes.has(&RouteTableName::from(name.as_str())),
+            type_url::ENDPOINT => self.wanted_endpoints.has(&name),
+            _ => true,
+        };
+        if !asked {
+            return Ok(());
+        }
         let wrong = |message: &str| Err((name.clone(), Invalid::new(message)));
         if !present.insert(name.clone()) {
             return wrong("the same name is in this update twice");
@@ -487,157 +502,7 @@ impl Config {
             self.endpoints.remove(service_name);
         }
     }
-
-    /// Makes visible what can be: clusters, then tables, then listeners, then lets go of what nothing names.
-    fn show(&mut self, outcome: &mut Outcome) {
-        let mut snapshot = Snapshot::clone(&self.published);
-        let mut changed = false;
-        changed |= self.show_clusters(&mut snapshot, outcome);
-        changed |= self.show_tables(&mut snapshot);
-        changed |= self.show_listeners(&mut snapshot, outcome);
-        changed |= self.let_go(&mut snapshot, outcome);
-        if changed {
-            self.published = Arc::new(snapshot);
-        }
-        outcome.snapshot = Arc::clone(&self.published);
-    }
-
-    fn show_clusters(&mut self, snapshot: &mut Snapshot, outcome: &mut Outcome) -> bool {
-        let mut changed = false;
-        for name in std::mem::take(&mut self.pending_clusters) {
-            let Some(held) = self.clusters.get(&name) else {
-                if snapshot.clusters.contains_key(&name) {
-                    self.retained_clusters.insert(name);
-                }
-                continue;
-            };
-            let Some(endpoints) = self.endpoints_of(&name, &held.value) else {
-                self.pending_clusters.insert(name);
-                continue;
-            };
-            let cluster = Cluster { policy: Arc::clone(&held.value.policy), endpoints };
-            snapshot.clusters.insert_mut(name.clone(), Arc::new(cluster));
-            self.retained_clusters.remove(&name);
-            outcome.clusters_changed.push(name);
-            changed = true;
-        }
-        changed
-    }
-
-    fn endpoints_of(&self, name: &ClusterName, held: &HeldCluster) -> Option<Arc<EndpointSet>> {
-        if let Some(endpoints) = &held.endpoints {
-            return Some(Arc::clone(endpoints));
-        }
-        let Discovery::Eds { service_name } = &held.policy.discovery else { return None };
-        let arrived = self.endpoints.get(service_name).map(|held| Arc::clone(&held.value));
-        arrived.or_else(|| {
-            let none = EndpointSet { localities: Vec::new(), overprovisioning: endpoint::OVERPROVISIONING };
-            self.expired.contains(name).then(|| Arc::new(none))
-        })
-    }
-
-    /// Whether something that names these has to wait: one of the clusters is configured and not visible yet.
-    fn has_to_wait(&self, names: &Names, snapshot: &Snapshot) -> bool {
-        names.clusters.iter().any(|name| self.clusters.contains_key(name) && !snapshot.clusters.contains_key(name))
-    }
-
-    fn show_tables(&mut self, snapshot: &mut Snapshot) -> bool {
-        let mut changed = false;
-        for name in std::mem::take(&mut self.pending_tables) {
-            let Some(held) = self.tables.get(&name) else {
-                if snapshot.routes.contains_key(&name) {
-                    self.retained_tables.insert(name);
-                }
-                continue;
-            };
-            if self.has_to_wait(&held.value.names, snapshot) {
-                self.pending_tables.insert(name);
-                continue;
-            }
-            let (table, names) = (Arc::clone(&held.value.table), Arc::clone(&held.value.names));
-            snapshot.routes.insert_mut(name.clone(), table);
-            self.cluster_users.add(&names.clusters);
-            if let Some(old) = self.visible_tables.insert(name, names) {
-                self.cluster_users.remove(&old.clusters);
-            }
-            changed = true;
-        }
-        changed
-    }
-
-    fn show_listeners(&mut self, snapshot: &mut Snapshot, outcome: &mut Outcome) -> bool {
-        let mut changed = false;
-        for name in std::mem::take(&mut self.pending_listeners) {
-            let Some(held) = self.listeners.get(&name) else {
-                if snapshot.listeners.remove_mut(&name) {
-                    let old = self.visible_listeners.remove(&name);
-                    self.hide_listener(old);
-                    outcome.listeners_removed.push(name);
-                    changed = true;
-                }
-                continue;
-            };
-            let tables_missing = held.value.names.tables.iter().any(|table| !snapshot.routes.contains_key(table));
-            if tables_missing || self.has_to_wait(&held.value.names, snapshot) {
-                self.pending_listeners.insert(name);
-                continue;
-            }
-            let (listener, names) = (Arc::clone(&held.value.listener), Arc::clone(&held.value.names));
-            snapshot.listeners.insert_mut(name.clone(), listener);
-            self.cluster_users.add(&names.clusters);
-            self.table_users.add(&names.tables);
-            // A visible listener goes on asking for its tables when its next version does not.
-            self.wanted_routes.add(&names.tables);
-            let old = self.visible_listeners.insert(name.clone(), names);
-            self.hide_listener(old);
-            outcome.listeners_changed.push(name);
-            changed = true;
-        }
-        changed
-    }
-
-    fn hide_listener(&mut self, old: Option<Arc<Names>>) {
-        if let Some(old) = old {
-            self.cluster_users.remove(&old.clusters);
-            self.table_users.remove(&old.tables);
-            self.forget_tables(&old);
-        }
-    }
-
-    /// Hides what was removed and is not named any more.
-    fn let_go(&mut self, snapshot: &mut Snapshot, outcome: &mut Outcome) -> bool {
-        let mut changed = false;
-        // Tables that listeners stopped asking for just now.
-        for name in std::mem::take(&mut self.pending_tables) {
-            if self.tables.contains_key(&name) {
-                self.pending_tables.insert(name);
-            } else if snapshot.routes.contains_key(&name) {
-                self.retained_tables.insert(name);
-            }
-        }
-        for name in std::mem::take(&mut self.retained_tables) {
-            if self.table_users.has(&name) {
-                self.retained_tables.insert(name);
-                continue;
-            }
-            changed |= snapshot.routes.remove_mut(&name);
-            if let Some(old) = self.visible_tables.remove(&name) {
-                self.cluster_users.remove(&old.clusters);
-            }
-        }
-        for name in std::mem::take(&mut self.retained_clusters) {
-            if self.cluster_users.has(&name) {
-                self.retained_clusters.insert(name);
-                continue;
-            }
-            changed |= snapshot.clusters.remove_mut(&name);
-            outcome.clusters_removed.push(name);
-        }
-        changed
-    }
 }
-
-use crate::cluster;
 
 #[cfg(test)]
 mod tests;

@@ -150,8 +150,8 @@ fn disabled_ports(
             Ok(())
         }
         Some(Rule::OrMatch(set)) if depth < 8 => {
-            let each = set.rules.iter().enumerate();
-            each.map(|(index, rule)| disabled_ports(rule, out, depth + 1).at_index("or_match.rules", index)).collect()
+            let mut each = set.rules.iter().enumerate();
+            each.try_for_each(|(index, rule)| disabled_ports(rule, out, depth + 1).at_index("or_match.rules", index))
         }
         Some(Rule::AnyMatch(true)) => {
             out.push(0..=u16::MAX);

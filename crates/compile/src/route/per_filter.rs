@@ -118,10 +118,7 @@ fn cors(wire: CorsPolicy) -> Result<Option<Cors>> {
 /// The same policy in the place where it used to be.
 pub(super) fn older_cors(wire: Option<&routes::CorsPolicy>) -> Result<Option<Arc<Cors>>> {
     let Some(wire) = wire.cloned() else { return Ok(None) };
-    let filter_enabled = match wire.enabled_specifier {
-        Some(cors_policy::EnabledSpecifier::FilterEnabled(share)) => Some(share),
-        None => None,
-    };
+    let filter_enabled = wire.enabled_specifier.map(|cors_policy::EnabledSpecifier::FilterEnabled(share)| share);
     let policy = CorsPolicy {
         allow_origin_string_match: wire.allow_origin_string_match,
         allow_methods: wire.allow_methods,

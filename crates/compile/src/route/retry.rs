@@ -44,7 +44,7 @@ pub(super) fn compile(wire: &Wire) -> Result<RetryPolicy> {
     let statuses = wire.retriable_status_codes.iter().map(|status| {
         u16::try_from(*status).map_err(|_| Invalid::new("is no HTTP status").within("retriable_status_codes"))
     });
-    let backoff = wire.retry_back_off.clone().unwrap_or_default();
+    let backoff = wire.retry_back_off.unwrap_or_default();
     let base = value::positive(backoff.base_interval.as_ref(), Duration::from_millis(25))
         .at("retry_back_off.base_interval")?;
     let longest = value::positive(backoff.max_interval.as_ref(), base * 10).at("retry_back_off.max_interval")?;

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{Draws, NoPlan, Plan, plan};
 use crate::Snapshot;
-use crate::cluster::{Cluster, EndpointAddress, Health};
+use crate::cluster::{Cluster, Health};
+use crate::http::HttpHandler;
 use crate::listener::{ConnectionFacts, Handler, ListenAddress, Listener};
 use crate::route::{Abort, Action, Fault, Forward, HashOn, HostRewrite, RequestView, RetryPolicy, Target, VirtualHost};
 use crate::tls::{ClientAuth, ClientTls};
@@ -228,7 +229,7 @@ pub fn explain(
             explanation.routes = route_steps(host, request, draws);
         }
     }
-    explanation.verdict = verdict(snapshot, plan(snapshot, handler, request, draws), request);
+    explanation.verdict = verdict(snapshot, handler, plan(snapshot, handler, request, draws), request);
     explanation
 }
 
@@ -260,8 +261,9 @@ fn route_steps(host: &VirtualHost, request: &RequestView<'_>, draws: Draws) -> V
     steps
 }
 
-fn verdict(snapshot: &Snapshot, plan: Plan, request: &RequestView<'_>) -> Verdict {
-    let faults = plan.fault().map(|fault| fault_words(fault)).unwrap_or_default();
+fn verdict(snapshot: &Snapshot, handler: &HttpHandler, plan: Plan, request: &RequestView<'_>) -> Verdict {
+    // A route's faults and CORS count only where the filters for them are.
+    let faults = plan.fault().filter(|_| handler.fault).map(|fault| fault_words(fault)).unwrap_or_default();
     match plan {
         Plan::Redirect { status, location, .. } => Verdict::Redirect { status: status.as_u16(), location, faults },
         Plan::Respond { response, .. } => {
@@ -287,7 +289,7 @@ fn verdict(snapshot: &Snapshot, plan: Plan, request: &RequestView<'_>) -> Verdic
                 retries: forward.retry.as_ref().or(plan.host.retry.as_ref()).map(|retry| retries(retry)),
                 faults,
                 mirrors: mirrors.collect(),
-                cors: plan.cors().is_some(),
+                cors: handler.cors && plan.cors().is_some(),
                 hashed_by: forward.hash.iter().map(|policy| hashed_by(&policy.on)).collect(),
             }))
         }
@@ -362,11 +364,7 @@ fn cluster_step(name: &ClusterName, cluster: Option<&Cluster>) -> ClusterStep {
         for endpoint in &locality.endpoints {
             let tls = policy.transport(endpoint);
             endpoints.push(EndpointStep {
-                address: match &endpoint.address {
-                    EndpointAddress::Socket(address) => address.to_string(),
-                    EndpointAddress::Name { host, port } => format!("{host}:{port}"),
-                    EndpointAddress::Pipe(path) => path.display().to_string(),
-                },
+                address: endpoint.address.to_string(),
                 healthy: matches!(endpoint.health, Health::Healthy | Health::Degraded),
                 weight: endpoint.weight,
                 priority: locality.priority,

@@ -94,13 +94,24 @@ pub struct Session {
     /// Number of the current stream; streams are counted so that late answers are not sent on the wrong one.
     stream: u64,
     connected: bool,
+    /// A stream is open, but updates of the one before are not answered yet: what is held would be told wrongly.
+    settling: bool,
     node_sent: bool,
     next_id: u64,
 }
 
 impl Session {
     pub fn new(mode: Mode, node: Node) -> Self {
-        Self { mode, node, types: Default::default(), stream: 0, connected: false, node_sent: false, next_id: 1 }
+        Self {
+            mode,
+            node,
+            types: Default::default(),
+            stream: 0,
+            connected: false,
+            settling: false,
+            node_sent: false,
+            next_id: 1,
+        }
     }
 
     pub const fn mode(&self) -> Mode {
@@ -110,10 +121,11 @@ impl Session {
     /// Replaces what is wanted of a type.
     pub fn subscribe(&mut self, kind: ResourceType, wanted: Subscription) -> Option<Request> {
         self.types[kind.index()].wanted = Some(wanted);
-        self.connected.then(|| self.ask(kind)).flatten()
+        (self.connected && !self.settling).then(|| self.ask(kind)).flatten()
     }
 
-    /// A stream is open: what to send on it, in order.
+    /// A stream is open: what to send on it, in order. Nothing while updates of the stream before are unanswered; then
+    /// the last answer gives it.
     pub fn connected(&mut self) -> Vec<Request> {
         self.stream += 1;
         self.connected = true;
@@ -122,6 +134,11 @@ impl Session {
             state.asked = None;
             state.nonce.clear();
         }
+        self.settling = self.types.iter().any(|state| !state.pending.is_empty());
+        if self.settling { Vec::new() } else { self.ask_all() }
+    }
+
+    fn ask_all(&mut self) -> Vec<Request> {
         ResourceType::ALL.into_iter().filter_map(|kind| self.ask(kind)).collect()
     }
 
@@ -264,9 +281,18 @@ impl Session {
         update
     }
 
-    /// The consumer's answer to an update: ACK when nothing is refused, else NACK. Nothing is sent when the stream
-    /// that brought the update is gone.
-    pub fn answer(&mut self, id: UpdateId, refused: Vec<Refusal>) -> Option<Request> {
+    /// The consumer's answer to an update: ACK when nothing is refused, else NACK. Neither is sent when the stream that
+    /// brought the update is gone.
+    pub fn answer(&mut self, id: UpdateId, refused: Vec<Refusal>) -> Vec<Request> {
+        let answer = self.note_answer(id, refused);
+        if self.settling && self.types.iter().all(|state| state.pending.is_empty()) {
+            self.settling = false;
+            return if self.connected { self.ask_all() } else { Vec::new() };
+        }
+        answer.into_iter().collect()
+    }
+
+    fn note_answer(&mut self, id: UpdateId, refused: Vec<Refusal>) -> Option<Request> {
         let kind =
             ResourceType::ALL.into_iter().find(|kind| self.types[kind.index()].pending.iter().any(|it| it.id == id))?;
         let state = &mut self.types[kind.index()];
