@@ -1,4 +1,4 @@
-//! `mizzen proxy`: a proxy by itself.
+//! `mizzen proxy`: the data plane by itself, from an Envoy bootstrap.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,62 +8,65 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use mizzen_proxy::admin::LogLevel;
-use mizzen_proxy::run::Started;
+use mizzen_proxy::run::{self, Started};
 use mizzen_proxy::{IdentityOptions, Limits, ProxyConfig};
 
+use super::Output;
 use crate::{logging, signals, terminal};
 
-/// Run a proxy from an Envoy bootstrap.
+/// Run a proxy from an Envoy bootstrap (YAML or JSON).
 ///
-/// Takes the same file as a stock Envoy, YAML or JSON: static listeners and clusters, and a control plane under
-/// `dynamic_resources`. Reads it once; everything else comes over xDS.
+/// Static resources and dynamic ones (ADS over gRPC, delta or state-of-the-world) are obeyed, so that the same file runs
+/// Envoy and this proxy. What cannot be obeyed is refused with its path, never passed over.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mizzen proxy -c bootstrap.yaml
-  mizzen proxy -c bootstrap.yaml --mode validate       check the file and what is static in it, open nothing
-  mizzen proxy -c bootstrap.yaml --ca-address 127.0.0.1:15012 --ca-root root-cert.pem --token token
-                                                        a workload certificate from Istio's signing service
-  curl http://127.0.0.1:15000/config_dump              the admin port that the bootstrap names
+  mizzen proxy -c bootstrap.yaml --mode validate        only check the file
+  mizzen proxy -c bootstrap.yaml --ca-address 127.0.0.1:15012 --ca-root root-cert.pem --token ./token --state-dir ./state
 
-SIGTERM drains: listeners close, open requests finish within the drain time.
-Exit status: 0 ended as asked or the file is right, 1 it could not start or the file is wrong, 2 wrong usage.")]
+On SIGTERM or Ctrl-C it stops accepting, lets requests finish for the drain time, and ends.
+Exit status: 0 ended as asked, 1 it could not start or the file is wrong (the reason is on stderr).")]
 pub(crate) struct Proxy {
     /// The bootstrap
-    #[arg(short, long = "config-path", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(short, long, value_name = "FILE")]
+    config_path: PathBuf,
     /// Serve, or only check the bootstrap
     #[arg(long, value_enum, default_value_t = Mode::Serve)]
     mode: Mode,
-    /// Worker threads [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    concurrency: Option<u16>,
-    /// Certificate authority to get the workload certificate from, HOST:PORT
-    #[arg(long, value_name = "ADDRESS", requires_all = ["ca_root", "token"])]
+    /// Worker threads
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: u16,
+    /// Certificate authority that signs this workload's certificate
+    #[arg(long, value_name = "HOST:PORT", requires = "ca_root", requires = "token")]
     ca_address: Option<String>,
-    /// Roots (PEM) that the authority's own certificate is verified with
-    #[arg(long, value_name = "FILE", requires = "ca_address")]
+    /// Roots (PEM) to recognise the certificate authority by
+    #[arg(long, value_name = "FILE")]
     ca_root: Option<PathBuf>,
-    /// Service-account token (JWT)
-    #[arg(long, value_name = "FILE", requires = "ca_address")]
+    /// Service-account token (JWT) that proves who we are
+    #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
-    /// Keep the last good configuration and certificate here, to serve after a restart while the control plane is away
+    /// Keep the last good configuration and certificate here, to start while the control plane is away. It should lie in
+    /// memory: it holds a key
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// Where /healthz/ready is served
+    /// Where /healthz/ready is served (Istio: port 15021)
     #[arg(long, value_name = "ADDRESS")]
     health_address: Option<SocketAddr>,
-    /// Where Prometheus' /stats/prometheus is served
+    /// Where Prometheus metrics are served (Istio: port 15090)
     #[arg(long, value_name = "ADDRESS")]
     stats_address: Option<SocketAddr>,
-    /// How long open requests may take after SIGTERM or the removal of their listener
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    /// How long open connections may go on when their listener or the process ends: `5s`, `500ms`, `1m`
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     drain_time: Duration,
     /// Client connections open at once
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
-    /// error, warn, info, debug, trace, or a filter such as `info,mizzen_xds=debug`
-    #[arg(long, default_value = "warn", env = "MIZZEN_LOG")]
+    /// error, warn, info, debug, trace, or a filter such as `info,mizzen_proxy=debug`
+    #[arg(long, default_value = "info", env = "MIZZEN_LOG")]
     log_level: String,
+    /// How the addresses are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,79 +77,80 @@ enum Mode {
 
 impl Proxy {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let level = logging::start(&self.log_level)?;
-        let mode = self.mode;
-        let config = self.config()?;
-        if mode == Mode::Validate {
-            let without_effect = mizzen_proxy::run::validate(&config)?;
-            without_effect
-                .iter()
-                .for_each(|field| terminal::print(&format!("{field}: known, but has no effect here\n")));
-            terminal::print(&format!("{} is right\n", config.bootstrap_name));
-            return Ok(ExitCode::SUCCESS);
-        }
-        let getter = level.clone();
-        let level = LogLevel { get: Box::new(move || getter.level()), set: Box::new(move |filter| level.set(filter)) };
-        // Workers are threads of their own; this one only waits for configuration.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-        runtime.block_on(async {
-            let shutdown = signals::end()?;
-            mizzen_proxy::run::run(config, Some(level), announce, shutdown).await?;
-            Ok(ExitCode::SUCCESS)
-        })
-    }
-
-    fn config(self) -> anyhow::Result<ProxyConfig> {
-        let name = self.config.display().to_string();
-        let bootstrap = std::fs::read_to_string(&self.config).with_context(|| format!("cannot read {name}"))?;
-        let identity = match (self.ca_address, self.ca_root, self.token) {
-            (Some(ca_address), Some(ca_root), Some(token)) => Some(IdentityOptions { ca_address, ca_root, token }),
-            (None, ..) => None,
+        let path = &self.config_path;
+        let bootstrap = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let identity = match (&self.ca_address, &self.ca_root, &self.token) {
+            (Some(ca_address), Some(ca_root), Some(token)) => {
+                Some(IdentityOptions { ca_address: ca_address.clone(), ca_root: ca_root.clone(), token: token.clone() })
+            }
+            (None, _, _) => None,
             _ => bail!("--ca-address needs --ca-root and --token"),
         };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(ProxyConfig {
+        let config = ProxyConfig {
             bootstrap,
-            bootstrap_name: name,
-            concurrency: self.concurrency.map_or(cores, usize::from),
+            bootstrap_name: path.display().to_string(),
+            concurrency: usize::from(self.concurrency),
             identity,
-            state_dir: self.state_dir,
+            state_dir: self.state_dir.clone(),
             health_address: self.health_address,
             stats_address: self.stats_address,
             drain_time: self.drain_time,
             limits: Limits { connections: self.max_connections, ..Limits::default() },
+        };
+        match self.mode {
+            Mode::Validate => validate(&config),
+            Mode::Serve => self.serve(config),
+        }
+    }
+
+    fn serve(self, config: ProxyConfig) -> anyhow::Result<ExitCode> {
+        let handle = logging::start(&self.log_level)?;
+        let (get, set) = (handle.clone(), handle);
+        let level = LogLevel { get: Box::new(move || get.level()), set: Box::new(move |level: &str| set.set(level)) };
+        let output = self.output;
+        // Requests are served by the worker threads; this one configures them and serves the operator's ports.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let shutdown = signals::end()?;
+            run::run(config, Some(level), |started| terminal::print(&text(started, output)), shutdown).await?;
+            Ok(ExitCode::SUCCESS)
         })
     }
 }
 
-/// One line for each port, since port 0 picks one.
-fn announce(started: &Started) {
-    let mut text = String::new();
-    let ports = [("admin", started.admin), ("health", started.health), ("stats", started.stats)];
-    for (what, address) in ports.into_iter().filter_map(|(what, address)| Some((what, address?))) {
-        text.push_str(&format!("{what} {address}\n"));
+fn validate(config: &ProxyConfig) -> anyhow::Result<ExitCode> {
+    for field in run::validate(config)? {
+        eprintln!("warning: {}: {field} has no effect here", config.bootstrap_name);
     }
-    for (name, address) in &started.listeners {
-        text.push_str(&format!("listener {name} {address}\n"));
-    }
-    for field in &started.without_effect {
-        tracing::warn!("{field} in the bootstrap is known, but has no effect here");
-    }
-    terminal::print(&text);
+    terminal::print(&format!("configuration '{}' OK\n", config.bootstrap_name));
+    Ok(ExitCode::SUCCESS)
 }
 
-/// `500ms`, `5s`, `1m`, `1h`.
+/// The addresses that were opened, one a line.
+fn text(started: &Started, output: Output) -> String {
+    let mut ports: Vec<(String, SocketAddr)> = Vec::new();
+    let fixed = [("admin", started.admin), ("health", started.health), ("stats", started.stats)];
+    ports.extend(fixed.into_iter().filter_map(|(name, address)| Some((name.to_owned(), address?))));
+    ports.extend(started.listeners.iter().map(|(name, address)| (format!("listener {name}"), *address)));
+    match output {
+        Output::Table => ports.iter().map(|(name, address)| format!("{name} {address}\n")).collect(),
+        Output::Json => {
+            let pairs = ports.into_iter().map(|(name, address)| (name, address.to_string().into()));
+            format!("{}\n", serde_json::Value::Object(pairs.collect()))
+        }
+    }
+}
+
+/// A duration such as `5s`, `500ms`, `1m`, or a bare number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let wrong = || format!("`{text}` is no length of time; write 500ms, 5s, 1m or 1h");
-    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let number: u64 = number.parse().map_err(|_| "it begins with no number; write `5s` or `500ms`".to_owned())?;
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(wrong),
-        "h" => number.checked_mul(3600).map(Duration::from_secs).ok_or_else(wrong),
-        _ => Err(wrong()),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        other => Err(format!("{other:?} is no unit; write ms, s or m")),
     }
 }
 
@@ -155,12 +159,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time() {
-        for (text, millis) in [("500ms", 500), ("5s", 5000), ("1m", 60_000), ("2h", 7_200_000), ("0s", 0)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "5", "s", "-1s", "5 s", "5d", "99999999999999999999s", "18446744073709551615h"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert!(duration("s").is_err());
+        assert!(duration("5h").is_err());
     }
 }
