@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mizzen_mesh::Dirty;
+use mizzen_mesh::{Dirty, Mesh, Resolution, ServiceKey};
 use mizzen_types::Hostname;
 use mizzen_xds::ResourceType;
 use mizzen_xds::server::{Mark, Touched};
@@ -64,18 +64,45 @@ impl Extent {
     }
 }
 
+/// What a change touches besides what it names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Indirect {
+    /// Endpoints that proxies are not told by EDS but within clusters or listeners.
+    pub(crate) endpoints_elsewhere: bool,
+    /// Routes that are not in route tables but within listeners: TCP and TLS.
+    pub(crate) routes_elsewhere: bool,
+}
+
+impl Indirect {
+    pub(crate) fn of(dirty: &Dirty, old: &Mesh, new: &Mesh) -> Self {
+        // Those that proxies resolve themselves, and those of services without an address of their own.
+        let resolved = |mesh: &Mesh, key: &ServiceKey| {
+            mesh.service(key).is_some_and(|service| service.resolution != Resolution::Endpoints)
+        };
+        let in_listeners = |mesh: &Mesh| {
+            mesh.all_virtual_services().any(|rule| {
+                !(rule.spec.tcp.is_empty() && rule.spec.tls.is_empty())
+                    && rule.hosts.iter().any(|host| dirty.virtual_services.contains(host))
+            })
+        };
+        Self {
+            endpoints_elsewhere: dirty.endpoints.iter().any(|key| resolved(old, key) || resolved(new, key)),
+            routes_elsewhere: !dirty.virtual_services.is_empty() && (in_listeners(old) || in_listeners(new)),
+        }
+    }
+}
+
 /// Facts of a change that are the same for all proxies: found once.
 #[derive(Debug)]
 pub(crate) struct Touch<'a> {
     dirty: &'a Dirty,
-    /// Whether endpoints changed that proxies are not told by EDS but within clusters or listeners.
-    endpoints_elsewhere: bool,
+    indirect: Indirect,
     root_namespace: &'a str,
 }
 
 impl<'a> Touch<'a> {
-    pub(crate) const fn new(dirty: &'a Dirty, endpoints_elsewhere: bool, root_namespace: &'a str) -> Self {
-        Self { dirty, endpoints_elsewhere, root_namespace }
+    pub(crate) const fn new(dirty: &'a Dirty, indirect: Indirect, root_namespace: &'a str) -> Self {
+        Self { dirty, indirect, root_namespace }
     }
 
     /// What of it concerns one proxy.
@@ -101,12 +128,15 @@ impl<'a> Touch<'a> {
         if !services.is_empty() {
             extent.add(&[Cluster, Endpoint, Listener, Route]);
         }
-        if self.endpoints_elsewhere {
+        if self.indirect.endpoints_elsewhere {
             extent.add(&[Cluster, Listener]);
         }
         if !virtual_services.is_empty() {
-            // Listeners: TCP and TLS routes, and on gateways the hosts of filter chains.
-            extent.add(&[Listener, Route]);
+            extent.add(&[Route]);
+            // On gateways the hosts of filter chains may follow from them.
+            if router || self.indirect.routes_elsewhere {
+                extent.add(&[Listener]);
+            }
         }
         if !destination_rules.is_empty() {
             // Routes: hash policies. Listeners: the same for TCP.
@@ -132,7 +162,6 @@ impl<'a> Touch<'a> {
 
 #[cfg(test)]
 mod tests {
-    use mizzen_mesh::ServiceKey;
     use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
     use mizzen_xds::ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
 
@@ -149,7 +178,7 @@ mod tests {
 
     #[track_caller]
     fn check(role: &str, dirty: &Dirty, expect: &[ResourceType]) {
-        let extent = Touch::new(dirty, false, "istio-system").extent(&node(role));
+        let extent = Touch::new(dirty, Indirect::default(), "istio-system").extent(&node(role));
         let kinds: Vec<_> = extent.into_marks().into_iter().map(|mark| mark.kind).collect();
         assert_eq!(kinds, expect, "{role} {dirty:?}");
     }
@@ -166,7 +195,8 @@ mod tests {
         check("router", &Dirty { gateways: named(), ..Dirty::default() }, &[Cluster, Listener, Route, Secret]);
         check("router", &Dirty { secrets: named(), ..Dirty::default() }, &[Secret]);
         let rules = [Hostname::new("reviews")];
-        check("sidecar", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Listener, Route]);
+        check("sidecar", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Route]);
+        check("router", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Listener, Route]);
         let clusters_too = [Cluster, Endpoint, Listener, Route];
         check("sidecar", &Dirty { destination_rules: rules.into(), ..Dirty::default() }, &clusters_too);
         check(
@@ -181,7 +211,7 @@ mod tests {
     #[test]
     fn endpoints_go_the_short_way() {
         let dirty = Dirty { endpoints: [service("reviews.shop.svc.cluster.local")].into(), ..Dirty::default() };
-        let marks = Touch::new(&dirty, false, "istio-system").extent(&node("sidecar")).into_marks();
+        let marks = Touch::new(&dirty, Indirect::default(), "istio-system").extent(&node("sidecar")).into_marks();
         let [Mark { kind: Endpoint, touched: Touched::Matching(touched) }] = &marks[..] else { panic!("{marks:?}") };
         assert!(touched("outbound|9080||reviews.shop.svc.cluster.local"));
         assert!(touched("outbound|9080|v2|reviews.shop.svc.cluster.local"));
@@ -195,7 +225,7 @@ mod tests {
         assert!(extent.is_empty());
         let endpoints = |host| Dirty { endpoints: [service(host)].into(), ..Dirty::default() };
         for host in ["a", "b"] {
-            extent.merge(Touch::new(&endpoints(host), false, "istio-system").extent(&node("sidecar")));
+            extent.merge(Touch::new(&endpoints(host), Indirect::default(), "istio-system").extent(&node("sidecar")));
         }
         assert_eq!(extent.endpoints.len(), 2);
         extent.merge(Extent::everything());

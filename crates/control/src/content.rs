@@ -20,6 +20,8 @@ pub(crate) struct Contents {
     metadata: Value,
     world: Arc<World>,
     view: ProxyView,
+    /// Whether the proxy has proved to be in the namespace that it says.
+    proved: bool,
     scope: Arc<Scope>,
     cache: Arc<Cache>,
     /// Resources of this proxy alone, with the revision they were made from.
@@ -28,13 +30,19 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    pub(crate) fn new(node: &Node, world: Arc<World>, cache: Arc<Cache>) -> Result<Self, Status> {
+    pub(crate) fn new(node: &Node, proved: bool, world: Arc<World>, cache: Arc<Cache>) -> Result<Self, Status> {
         let metadata = Value::Object(node.metadata.clone());
         let view = ProxyView::new(&node.id, &metadata, &world.mesh)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if *view.namespace != *node.namespace {
+            return Err(Status::invalid_argument(format!(
+                "node {} is in namespace {:?} by its id and in {:?} by its metadata",
+                node.name, view.namespace, node.namespace
+            )));
+        }
         let scope = Arc::new(view.scope(&world.mesh));
         let node_id = node.id.clone();
-        Ok(Self { node_id, metadata, world, view, scope, cache, inbound: None, listeners: None })
+        Ok(Self { node_id, metadata, world, view, proved, scope, cache, inbound: None, listeners: None })
     }
 
     /// Moves on to a newer world.
@@ -69,8 +77,7 @@ impl Contents {
             (ResourceType::Route, Wanted::Names(names)) => {
                 names.iter().filter_map(|name| self.route_table(name)).collect()
             }
-            // Workload certificates come from the signing service; gateways' secrets are not served yet.
-            (ResourceType::Secret, Wanted::Names(_)) => Vec::new(),
+            (ResourceType::Secret, Wanted::Names(names)) => names.iter().filter_map(|name| self.secret(name)).collect(),
         }
     }
 
@@ -104,7 +111,7 @@ impl Contents {
         let world = &self.world;
         let made = match &self.listeners {
             Some((made_at, made)) if world.listeners_since() <= *made_at => made.clone(),
-            _ => shared([]).into(),
+            _ => shared(mizzen_translate::listeners(&world.mesh, &self.view)).into(),
         };
         self.listeners = Some((world.revision, made.clone()));
         made
@@ -112,8 +119,18 @@ impl Contents {
 
     fn route_table(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
         let key = Key::Routes(self.scope.clone(), name.clone());
-        let made = self.cache.get(key, self.world.routes_since(), self.world.revision, || shared([]));
+        let made = self.cache.get(key, self.world.routes_since(), self.world.revision, || {
+            shared(mizzen_translate::route_table(&self.world.mesh, &self.scope, name))
+        });
         made.first().cloned()
+    }
+
+    /// Secrets are for those alone who have proved who they are. Not cached: they are few, and nobody shares them.
+    fn secret(&self, name: &str) -> Option<Arc<Resource>> {
+        if !self.proved {
+            return None;
+        }
+        shared(mizzen_translate::secret(&self.world.mesh, &self.view, name)).pop()
     }
 }
 

@@ -10,13 +10,13 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use mizzen_config::{Change, Object};
-use mizzen_mesh::{Dirty, Mesh, Resolution};
+use mizzen_mesh::Mesh;
 use mizzen_sources::Batch;
 use mizzen_types::{Finding, ObjectKey};
 use mizzen_xds::server::Observed;
 use tokio::sync::mpsc;
 
-use crate::audience::{Extent, Touch};
+use crate::audience::{Extent, Indirect, Touch};
 use crate::cache::Cache;
 use crate::debounce::Debounce;
 use crate::metrics::Metrics;
@@ -223,10 +223,10 @@ impl Engine {
             self.debounce.applied(now(), began.elapsed());
             return;
         }
-        let elsewhere = endpoints_elsewhere(&dirty, &old.mesh, &mesh);
-        let world = Arc::new(old.next(mesh, &dirty, elsewhere, began));
+        let indirect = Indirect::of(&dirty, &old.mesh, &mesh);
+        let world = Arc::new(old.next(mesh, &dirty, indirect, began));
         self.shared.world.store(world.clone());
-        let touch = Touch::new(&dirty, elsewhere, &world.mesh.config().root_namespace);
+        let touch = Touch::new(&dirty, indirect, &world.mesh.config().root_namespace);
         let mut told = 0;
         {
             let status = self.shared.status();
@@ -262,14 +262,6 @@ impl Engine {
             }
         });
     }
-}
-
-/// Whether endpoints changed that are part of clusters or listeners: those that proxies resolve themselves, and those of
-/// services without an address of their own.
-fn endpoints_elsewhere(dirty: &Dirty, old: &Mesh, new: &Mesh) -> bool {
-    let elsewhere =
-        |mesh: &Mesh, key| mesh.service(key).is_some_and(|service| service.resolution != Resolution::Endpoints);
-    dirty.endpoints.iter().any(|key| elsewhere(old, key) || elsewhere(new, key))
 }
 
 /// Says each finding once, when it is new.

@@ -57,11 +57,11 @@ impl Node {
         let mut parts = node.id.split('~');
         let whole = node.id.split('~').count() == 4;
         let mut part = || if whole { parts.next().unwrap_or_default() } else { "" };
-        let (role, address, name, domain) = (part(), part(), part(), part());
+        let (role, address, name) = (part(), part(), part());
 
         let mut namespace = text("NAMESPACE");
         if namespace.is_empty() {
-            domain.split('.').next().unwrap_or_default().clone_into(&mut namespace);
+            name.rsplit_once('.').map_or("", |(_, namespace)| namespace).clone_into(&mut namespace);
         }
         if namespace.is_empty() {
             return Err(BadNode::NoNamespace(node.id.chars().take(100).collect()));

@@ -57,7 +57,7 @@ impl ProxySession {
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, Status> {
         let node = Arc::new(node);
-        let contents = Contents::new(&node, world.clone(), common.cache.clone())?;
+        let contents = Contents::new(&node, identity.is_some(), world.clone(), common.cache.clone())?;
         let slot = Arc::new(Slot::new(world));
         let status = ProxyStatus::new(node, identity, mode, SystemTime::now());
         let connection = Connection { id, slot: slot.clone(), status };

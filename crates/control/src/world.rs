@@ -7,6 +7,8 @@ use mizzen_mesh::{Dirty, Mesh};
 use mizzen_types::Hostname;
 use rpds::HashTrieMapSync;
 
+use crate::audience::Indirect;
+
 /// A state of the mesh, and how long which parts of it have been as they are.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -36,7 +38,7 @@ impl World {
     }
 
     /// The state after a change.
-    pub(crate) fn next(&self, mesh: Arc<Mesh>, dirty: &Dirty, endpoints_elsewhere: bool, at: Instant) -> Self {
+    pub(crate) fn next(&self, mesh: Arc<Mesh>, dirty: &Dirty, indirect: Indirect, at: Instant) -> Self {
         let revision = self.revision + 1;
         let mut touched = self.touched.clone();
         let Dirty {
@@ -55,7 +57,7 @@ impl World {
         let peers = !peer_authentications.is_empty();
         // Shared resources may depend on pods by their service accounts, which count as part of services; listeners
         // of one proxy depend on its own pod.
-        if services || rules || peers || endpoints_elsewhere || !gateways.is_empty() {
+        if services || rules || peers || indirect.endpoints_elsewhere || !gateways.is_empty() {
             touched.clusters = revision;
         }
         if services || rules || peers {
@@ -67,7 +69,7 @@ impl World {
         if services
             || rules
             || peers
-            || endpoints_elsewhere
+            || indirect.endpoints_elsewhere
             || !virtual_services.is_empty()
             || !gateways.is_empty()
             || !workloads.is_empty()

@@ -311,3 +311,58 @@ async fn the_secure_port_wants_a_proof() {
     assert!(matches!(proxy.next().await, Event::Disconnected { .. }));
     plane.stop().await;
 }
+
+fn to_reviews(subset: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews, namespace: default}}\nspec:\n  \
+         hosts: [reviews]\n  http: [{{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}]\n---\napiVersion: \
+         networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews, namespace: default}}\nspec: {{host: \
+         reviews, subsets: [{{name: {subset}, labels: {{version: {subset}}}}}]}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subset_is_there_before_its_route_and_goes_after_it() {
+    for mode in [Mode::Delta, Mode::Sotw] {
+        let plane = Plane::start().await;
+        plane.write("rules.yaml", &to_reviews("v1"));
+        let mut proxy = Proxy::start(&plane, mode);
+        proxy.subscribe(ResourceType::Cluster, &[]);
+        let subset = |name: &str| format!("outbound|9080|{name}|reviews.default.svc.cluster.local");
+        let (v1, v2) = (subset("v1"), subset("v2"));
+        while !names(&proxy.update().await).contains(&v1.as_str()) {}
+        proxy.subscribe(ResourceType::Endpoint, &[REVIEWS, &v1]);
+        assert_eq!(proxy.update().await.kind, ResourceType::Endpoint);
+        proxy.subscribe(ResourceType::Listener, &[]);
+        assert_eq!(proxy.update().await.kind, ResourceType::Listener);
+        proxy.subscribe(ResourceType::Route, &["http_proxy"]);
+        let routes = proxy.update().await;
+        assert_eq!((routes.kind, names(&routes)), (ResourceType::Route, vec!["http_proxy"]));
+        assert!(contains(&routes, &v1), "the route goes to v1");
+
+        plane.write("rules.yaml", &to_reviews("v2"));
+        let clusters = proxy.update().await;
+        assert_eq!(clusters.kind, ResourceType::Cluster);
+        assert!(names(&clusters).contains(&v2.as_str()), "{mode:?}");
+        assert!(clusters.removed.is_empty(), "{mode:?}: {:?}", clusters.removed);
+        assert_eq!(clusters.full, names(&clusters).contains(&v1.as_str()), "{mode:?}: v1 stays");
+        proxy.subscribe(ResourceType::Endpoint, &[REVIEWS, &v1, &v2]);
+        let endpoints = proxy.update().await;
+        assert_eq!((endpoints.kind, names(&endpoints)), (ResourceType::Endpoint, vec![v2.as_str()]), "{mode:?}");
+        let routes = proxy.update().await;
+        assert_eq!((routes.kind, contains(&routes, &v2)), (ResourceType::Route, true), "{mode:?}");
+        let clusters = proxy.update().await;
+        assert_eq!(clusters.kind, ResourceType::Cluster);
+        match mode {
+            Mode::Delta => assert_eq!(clusters.removed, [v1]),
+            Mode::Sotw => assert!(!names(&clusters).contains(&v1.as_str())),
+        }
+        proxy.silent(Duration::from_millis(200)).await;
+        plane.stop().await;
+    }
+}
+
+/// Whether a name occurs in the encoded resources.
+fn contains(update: &Update, name: &str) -> bool {
+    update.resources.iter().any(|it| it.body.windows(name.len()).any(|window| window == name.as_bytes()))
+}

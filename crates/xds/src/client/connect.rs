@@ -188,9 +188,9 @@ async fn run(config: Config, mut commands: mpsc::UnboundedReceiver<Command>, eve
     }
 }
 
-fn apply(session: &mut Session, command: Command) -> Option<Request> {
+fn apply(session: &mut Session, command: Command) -> Vec<Request> {
     match command {
-        Command::Subscribe(kind, wanted) => session.subscribe(kind, wanted),
+        Command::Subscribe(kind, wanted) => session.subscribe(kind, wanted).into_iter().collect(),
         Command::Answer(id, refused) => session.answer(id, refused),
     }
 }
@@ -203,24 +203,42 @@ async fn one_stream(
     commands: &mut mpsc::UnboundedReceiver<Command>,
     events: &mpsc::Sender<Event>,
 ) -> Result<String, Abandoned> {
-    // Subscriptions made before the stream opens go into its first requests.
     let authority = (config.authority)();
-    let opening = open(config, &authority);
+    let connecting = connect(config, &authority);
+    tokio::pin!(connecting);
+    let channel = loop {
+        tokio::select! {
+            channel = &mut connecting => break channel,
+            () = events.closed() => return Err(Abandoned),
+            command = commands.recv() => drop(apply(session, command.ok_or(Abandoned)?)),
+        }
+    };
+    let channel = match channel {
+        Ok(channel) => channel,
+        Err(error) => return Ok(format!("{authority}: {error}")),
+    };
+    // Some servers say nothing, not even that the stream is open, before they have read the first request.
+    let (requests, queue) = mpsc::unbounded_channel();
+    for request in session.connected() {
+        let _ = requests.send(request);
+    }
+    let opening = open(config, channel, queue);
     tokio::pin!(opening);
     let opened = loop {
         tokio::select! {
             opened = &mut opening => break opened,
             () = events.closed() => return Err(Abandoned),
-            command = commands.recv() => drop(apply(session, command.ok_or(Abandoned)?)),
+            command = commands.recv() => {
+                for request in apply(session, command.ok_or(Abandoned)?) {
+                    let _ = requests.send(request);
+                }
+            }
         }
     };
-    let (requests, mut responses) = match opened {
-        Ok(stream) => stream,
-        Err(error) => return Ok(format!("{authority}: {error}")),
+    let mut responses = match opened {
+        Ok(responses) => responses,
+        Err(status) => return Ok(format!("{authority}: {}", describe(&status))),
     };
-    for request in session.connected() {
-        let _ = requests.send(request);
-    }
     if events.send(Event::Connected).await.is_err() {
         return Err(Abandoned);
     }
@@ -228,7 +246,7 @@ async fn one_stream(
         tokio::select! {
             () = events.closed() => return Err(Abandoned),
             command = commands.recv() => {
-                if let Some(request) = apply(session, command.ok_or(Abandoned)?) {
+                for request in apply(session, command.ok_or(Abandoned)?) {
                     let _ = requests.send(request);
                 }
             }
@@ -282,29 +300,30 @@ impl Responses {
     }
 }
 
-async fn open(config: &Config, authority: &Authority) -> Result<(mpsc::UnboundedSender<Request>, Responses), String> {
-    let channel = connect(config, authority).await?;
-    let (sender, queue) = mpsc::unbounded_channel::<Request>();
-    let queue = UnboundedReceiverStream::new(queue);
-    let responses = match config.mode {
+async fn open(
+    config: &Config,
+    channel: Channel,
+    requests: mpsc::UnboundedReceiver<Request>,
+) -> Result<Responses, Status> {
+    let requests = UnboundedReceiverStream::new(requests);
+    Ok(match config.mode {
         Mode::Delta => {
-            let requests = tokio_stream::StreamExt::filter_map(queue, |request| match request {
+            let requests = tokio_stream::StreamExt::filter_map(requests, |request| match request {
                 Request::Delta(request) => Some(request),
                 Request::Sotw(_) => None,
             });
             let call = call::<DeltaDiscoveryRequest, DeltaResponse>(config, channel, requests, DELTA_PATH);
-            Responses::Delta(Box::new(call.await.map_err(|status| describe(&status))?))
+            Responses::Delta(Box::new(call.await?))
         }
         Mode::Sotw => {
-            let requests = tokio_stream::StreamExt::filter_map(queue, |request| match request {
+            let requests = tokio_stream::StreamExt::filter_map(requests, |request| match request {
                 Request::Sotw(request) => Some(request),
                 Request::Delta(_) => None,
             });
             let call = call::<DiscoveryRequest, SotwResponse>(config, channel, requests, SOTW_PATH);
-            Responses::Sotw(Box::new(call.await.map_err(|status| describe(&status))?))
+            Responses::Sotw(Box::new(call.await?))
         }
-    };
-    Ok((sender, responses))
+    })
 }
 
 async fn call<Req, Res>(

@@ -18,7 +18,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -143,8 +143,10 @@ pub struct Stream {
     /// New clusters (by the name under which they ask for endpoints) that have no acknowledged endpoints yet.
     warming: HashSet<Arc<str>>,
     warm_by: Option<Instant>,
-    /// Clusters that are gone but stay with the client until its routes are settled.
-    held: BTreeSet<Arc<str>>,
+    /// Counts the calls of [`Self::advance`].
+    step: u64,
+    /// Clusters that are gone since a step, but stay with the client until its routes have reached that step.
+    held: BTreeMap<Arc<str>, u64>,
     /// A client that came back with clusters has old routes too: until then it is given time to ask for them.
     returned_until: Option<Instant>,
     observed: Vec<Observed>,
@@ -158,7 +160,8 @@ impl Stream {
             next_nonce: 1,
             warming: HashSet::new(),
             warm_by: None,
-            held: BTreeSet::new(),
+            step: 0,
+            held: BTreeMap::new(),
             returned_until: None,
             observed: Vec::new(),
         }
@@ -203,6 +206,7 @@ impl Stream {
 
     /// Everything that may be sent now, in sending order.
     pub fn advance(&mut self, now: Instant, content: &mut dyn Content) -> Vec<Response> {
+        self.step += 1;
         self.expire(now);
         let mut responses: Vec<_> =
             ResourceType::ALL.into_iter().filter_map(|kind| self.generate(kind, now, content)).collect();
@@ -214,6 +218,7 @@ impl Stream {
         for kind in ResourceType::ALL {
             let watch = &mut self.watches[kind.index()];
             if let Some(lost) = watch.in_flight.take_if(|it| now >= it.since + ANSWER_TIMEOUT) {
+                watch.clean_at = lost.covers.unwrap_or(watch.clean_at);
                 self.observed.push(Observed::Unanswered { kind, nonce: lost.nonce });
             }
         }
@@ -237,21 +242,23 @@ impl Stream {
                 || !self.warming.is_empty())
     }
 
-    /// Whether something may still point at clusters that are gone.
-    fn routes_pending(&self) -> bool {
+    /// Whether nothing points any more at clusters that went in this step.
+    fn routes_reached(&self, step: u64) -> bool {
         let listeners = &self.watches[ResourceType::Listener.index()];
-        if self.returned_until.is_some() && !listeners.subscribed {
-            return true;
-        }
-        [ResourceType::Listener, ResourceType::Route].iter().any(|kind| !self.watches[kind.index()].is_settled())
+        let returning = self.returned_until.is_some() && !listeners.subscribed;
+        !returning
+            && [ResourceType::Listener, ResourceType::Route].iter().all(|it| self.watches[it.index()].has_reached(step))
     }
 
     fn generate(&mut self, kind: ResourceType, now: Instant, content: &mut dyn Content) -> Option<Response> {
         let waits = matches!(kind, ResourceType::Listener | ResourceType::Route) && self.clusters_pending(now);
-        let keeps_removed = kind == ResourceType::Cluster && self.routes_pending();
+        let keeps_removed = kind == ResourceType::Cluster && !self.routes_reached(self.step);
         let mode = self.mode;
         let watch = &mut self.watches[kind.index()];
         if !watch.subscribed || watch.in_flight.is_some() {
+            return None;
+        }
+        if waits && watch.asked.is_empty() {
             return None;
         }
         let asked = watch.asked.take();
@@ -262,21 +269,27 @@ impl Stream {
         if wanted.is_empty() && !watch.respond {
             return None;
         }
-        let (found, missing) = lookup(watch, kind, &wanted, content);
+        let (found, mut missing) = lookup(watch, kind, &wanted, content);
+        if kind == ResourceType::Endpoint {
+            for name in &missing {
+                self.warming.remove(name);
+            }
+            // As long as the client has the cluster, routes may send requests there; its endpoints go with it.
+            let clusters = &self.watches[ResourceType::Cluster.index()];
+            missing.retain(|name| !clusters.known.contains_key(name));
+        }
+        let watch = &mut self.watches[kind.index()];
 
         let mut removed = Vec::new();
         for name in missing {
             let told_by_name = mode == Mode::Delta && matches!(&asked, Names::Some(names) if names.contains(&name));
             let known = watch.known.contains_key(&name);
-            if kind == ResourceType::Endpoint {
-                self.warming.remove(&name);
-            }
             match kind {
                 // A secret that is missing, or that may not be seen, is not mentioned.
                 ResourceType::Secret => {}
-                // Old routes may still send requests there.
-                ResourceType::Endpoint if self.held.contains(&name) => {}
-                ResourceType::Cluster if known && keeps_removed => drop(self.held.insert(name)),
+                ResourceType::Cluster if known && keeps_removed => {
+                    self.held.entry(name).or_insert(self.step);
+                }
                 _ if known || told_by_name => removed.push(name),
                 _ => {}
             }
@@ -304,14 +317,16 @@ impl Stream {
             watch.known.insert(resource.name.clone(), known);
             changed.push((resource, old.is_none()));
         }
+        let covers = (!waits).then_some(self.step);
         if changed.is_empty() && !(watch.respond || sends_removals(mode, kind, &removed)) {
+            watch.clean_at = covers.unwrap_or(watch.clean_at);
             return None;
         }
         if kind == ResourceType::Cluster {
             self.warm(&changed, now);
         }
         let changed = changed.into_iter().map(|(resource, _)| resource).collect();
-        Some(self.send(kind, changed, removed, adds, now))
+        Some(self.send(kind, changed, removed, Sending { adds, covers, now }))
     }
 
     /// New clusters need endpoints before routes may point at them, and a client rebuilds a changed cluster, for which
@@ -333,19 +348,23 @@ impl Stream {
 
     /// Step 3: removes the clusters that nothing points at any more.
     fn release(&mut self, now: Instant) -> Option<Response> {
-        let clusters = &mut self.watches[ResourceType::Cluster.index()];
-        let ready = !self.held.is_empty() && clusters.in_flight.is_none() && clusters.dirty.is_empty();
-        if !ready || self.routes_pending() {
+        let clusters = &self.watches[ResourceType::Cluster.index()];
+        if self.held.is_empty() || clusters.in_flight.is_some() || !clusters.dirty.is_empty() {
             return None;
         }
-        let removed: Vec<_> = std::mem::take(&mut self.held).into_iter().collect();
+        let ripe = |(name, step): (&Arc<str>, &u64)| self.routes_reached(*step).then(|| name.clone());
+        let removed: Vec<_> = self.held.iter().filter_map(ripe).collect();
+        if removed.is_empty() {
+            return None;
+        }
+        self.held.retain(|name, _| removed.binary_search(name).is_err());
         let clusters = &mut self.watches[ResourceType::Cluster.index()];
         for name in &removed {
             clusters.known.remove(name);
             clusters.refused.remove(name);
             self.warming.remove(name);
         }
-        Some(self.send(ResourceType::Cluster, Vec::new(), removed, false, now))
+        Some(self.send(ResourceType::Cluster, Vec::new(), removed, Sending { adds: false, covers: None, now }))
     }
 
     fn send(
@@ -353,8 +372,7 @@ impl Stream {
         kind: ResourceType,
         changed: Vec<Arc<Resource>>,
         removed: Vec<Arc<str>>,
-        adds: bool,
-        now: Instant,
+        Sending { adds, covers, now }: Sending,
     ) -> Response {
         let watch = &mut self.watches[kind.index()];
         watch.respond = false;
@@ -370,7 +388,7 @@ impl Stream {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         watch.last_nonce = nonce;
-        watch.in_flight = Some(InFlight { nonce, since: now, names, adds });
+        watch.in_flight = Some(InFlight { nonce, since: now, names, adds, covers });
         let version = resources.iter().fold(removed.len() as u64, |sum, it| sum.rotate_left(1) ^ it.version);
         let gone = removed.len();
         let removed = if self.mode == Mode::Delta { removed } else { Vec::new() };
@@ -378,6 +396,13 @@ impl Stream {
         self.observed.push(Observed::Sent { kind, nonce, version, resources: resources.len(), removed: gone, bytes });
         Response { mode: self.mode, kind, nonce, version, resources, removed }
     }
+}
+
+/// Circumstances of a response.
+struct Sending {
+    adds: bool,
+    covers: Option<u64>,
+    now: Instant,
 }
 
 /// State-of-the-world says that something is gone by leaving it out of a whole set, and only types with whole sets can.

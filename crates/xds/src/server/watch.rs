@@ -77,6 +77,8 @@ pub(crate) struct InFlight {
     pub(crate) names: Vec<Arc<str>>,
     /// Whether it brought clusters that the client did not have.
     pub(crate) adds: bool,
+    /// The step in which it was made, when it was made from all that was dirty.
+    pub(crate) covers: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,8 @@ pub(crate) struct Watch {
     pub(crate) last_nonce: u64,
     /// Resources of which the newest version was refused: the client still works with an older one.
     pub(crate) refused: HashSet<Arc<str>>,
+    /// The client has everything as it was in this step of the stream.
+    pub(crate) clean_at: u64,
 }
 
 impl Watch {
@@ -104,10 +108,10 @@ impl Watch {
         self.wildcard || self.names.contains(name)
     }
 
-    /// Nothing left to send, nothing unanswered, nothing refused.
-    pub(crate) fn is_settled(&self) -> bool {
-        !self.subscribed
-            || (self.asked.is_empty() && self.dirty.is_empty() && self.in_flight.is_none() && self.refused.is_empty())
+    /// Whether the client works with the state of this step, or a later one.
+    pub(crate) fn has_reached(&self, step: u64) -> bool {
+        let idle = self.asked.is_empty() && self.dirty.is_empty() && self.in_flight.is_none();
+        !self.subscribed || (self.refused.is_empty() && (idle || self.clean_at >= step))
     }
 
     /// Makes sure that this resource is sent, whatever the client is thought to hold.

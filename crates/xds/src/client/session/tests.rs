@@ -47,16 +47,16 @@ fn sotw(kind: ResourceType, version: &str, nonce: &str, resources: &[&str]) -> S
 }
 
 #[track_caller]
-fn as_delta(request: Option<Request>) -> DeltaDiscoveryRequest {
-    match request {
+fn as_delta(request: impl IntoIterator<Item = Request>) -> DeltaDiscoveryRequest {
+    match request.into_iter().next() {
         Some(Request::Delta(request)) => request,
         other => panic!("a delta request, not {other:?}"),
     }
 }
 
 #[track_caller]
-fn as_sotw(request: Option<Request>) -> DiscoveryRequest {
-    match request {
+fn as_sotw(request: impl IntoIterator<Item = Request>) -> DiscoveryRequest {
+    match request.into_iter().next() {
         Some(Request::Sotw(request)) => request,
         other => panic!("a state-of-the-world request, not {other:?}"),
     }
@@ -114,7 +114,7 @@ fn an_update_is_answered_with_its_nonce() {
     let nack = as_delta(session.answer(update.id, refusal("a")));
     assert_eq!(nack.response_nonce, "n2");
     assert_eq!(nack.error_detail.unwrap().message, "a: no");
-    assert_eq!(session.answer(update.id, Vec::new()), None, "only once");
+    assert_eq!(session.answer(update.id, Vec::new()), [], "only once");
 }
 
 #[test]
@@ -136,16 +136,19 @@ fn after_a_reconnect_delta_tells_what_was_accepted() {
 }
 
 #[test]
-fn an_answer_that_comes_after_the_stream_ended_counts_but_is_not_sent() {
+fn a_new_stream_begins_when_the_updates_of_the_last_are_answered() {
     let mut session = session(Mode::Delta);
     session.connected();
-    let update = session.delta_response(delta(Cds, "1", &[("a", "1")], &[])).unwrap();
+    let first = session.delta_response(delta(Cds, "1", &[("a", "1")], &[])).unwrap();
+    let second = session.delta_response(delta(Lds, "2", &[("x", "1")], &[])).unwrap();
     session.disconnected();
-    session.connected();
-    assert_eq!(session.answer(update.id, Vec::new()), None, "its nonce means nothing on the new stream");
-    session.disconnected();
-    let request = as_delta(Some(session.connected().remove(0)));
-    assert_eq!(request.initial_resource_versions["a"], "1");
+    assert_eq!(session.connected(), [], "what it holds is about to change");
+    assert_eq!(session.subscribe(Rds, names(&["80", "81"])), None);
+    assert_eq!(session.answer(first.id, Vec::new()), [], "its nonce means nothing on the new stream");
+    let requests = session.answer(second.id, Vec::new());
+    assert_eq!(requests.len(), 4);
+    assert_eq!(as_delta(requests[..1].to_vec()).initial_resource_versions["a"], "1");
+    assert_eq!(as_delta(requests[3..].to_vec()).resource_names_subscribe, ["80", "81"]);
 }
 
 #[test]

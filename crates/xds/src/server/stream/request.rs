@@ -54,16 +54,25 @@ impl Stream {
         let implicit = first && kind.is_wildcard() && subscribe.is_empty();
         if implicit || subscribe.iter().any(|name| name == WILDCARD) {
             watch.wildcard = true;
-            watch.asked = Names::All;
             watch.respond = true;
+            // A client that has something works with it, and can wait for its turn.
+            if watch.known.is_empty() {
+                watch.asked = Names::All;
+            } else {
+                watch.dirty = Names::All;
+            }
         }
+        let mut cold = Vec::new();
         for name in subscribe.into_iter().filter(|name| name != WILDCARD) {
             let name: Arc<str> = name.into();
             // What the client told that it holds need not be sent to it; what it asks for again must be.
-            if watch.names.insert(name.clone()) && first {
-                watch.asked.insert(name);
-            } else {
+            if !watch.names.insert(name.clone()) || !first {
                 watch.force(name);
+            } else if watch.known.contains_key(&name) {
+                watch.dirty.insert(name);
+            } else {
+                cold.push(name.clone());
+                watch.asked.insert(name);
             }
         }
         for name in unsubscribe {
@@ -78,6 +87,12 @@ impl Stream {
                     self.warming.remove(name.as_str());
                 }
             }
+        }
+        // A client may come back with clusters whose endpoints got lost on the way.
+        let clusters = &self.watches[ResourceType::Cluster.index()];
+        if kind == ResourceType::Endpoint {
+            self.warming.extend(cold.into_iter().filter(|name| clusters.known.contains_key(name)));
+            self.warm_by.get_or_insert(now + WARM_TIMEOUT);
         }
         self.note_subscription(kind);
         Ok(())
@@ -168,6 +183,7 @@ impl Stream {
                 for name in &response.names {
                     watch.refused.remove(name);
                 }
+                watch.clean_at = response.covers.unwrap_or(watch.clean_at);
                 self.observed.push(Observed::Acked {
                     kind,
                     nonce,
