@@ -21,7 +21,7 @@ mod validate;
 mod yaml;
 
 pub use object::{Change, Created, Kind, Meta, Object};
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, oversized, parse};
 pub use position::Positions;
 pub use suggest::nearest;
 pub use yaml::{MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_NODES};

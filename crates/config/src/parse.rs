@@ -16,6 +16,9 @@ use crate::object::Object;
 use crate::position::Positions;
 use crate::yaml::{self, Broken, MAX_FILE_BYTES, Node, Value, shortened};
 
+/// Findings about one object beyond this many are only counted: a hostile file could have one on each line.
+const MAX_FINDINGS: usize = 100;
+
 /// What a file comes to.
 #[derive(Debug, Clone, Default)]
 pub struct Parsed {
@@ -30,16 +33,7 @@ pub struct Parsed {
 pub fn parse(file: &str, text: &str) -> Parsed {
     let mut reading = Reading { file: file.into(), parsed: Parsed::default(), seen: HashMap::new() };
     if text.len() > MAX_FILE_BYTES {
-        reading.broken(Broken {
-            code: code::TOO_LARGE,
-            mark: yaml::Mark { line: 1, column: 1 },
-            message: format!(
-                "the file has {} bytes; files of more than {MAX_FILE_BYTES} bytes are not read",
-                text.len()
-            ),
-            hint: Some("split it into several files".to_owned()),
-        });
-        return reading.parsed;
+        return oversized(file, text.len() as u64);
     }
     for document in yaml::documents(text) {
         match document {
@@ -48,6 +42,19 @@ pub fn parse(file: &str, text: &str) -> Parsed {
         }
     }
     reading.parsed
+}
+
+/// What a file of that many bytes comes to when it has more than [`MAX_FILE_BYTES`] and so is not read at all.
+pub fn oversized(file: &str, bytes: u64) -> Parsed {
+    let finding = Finding {
+        code: code::TOO_LARGE,
+        severity: Severity::Error,
+        origin: None,
+        position: Some(Position { file: file.into(), line: 1, column: 1 }),
+        message: format!("the file has {bytes} bytes; files of more than {MAX_FILE_BYTES} bytes are not read"),
+        hint: Some("split it into several files".to_owned()),
+    };
+    Parsed { objects: Vec::new(), findings: vec![finding] }
 }
 
 struct Reading {
@@ -162,7 +169,18 @@ impl Reading {
         self.parsed.objects.push(object);
     }
 
-    fn report(&mut self, key: &ObjectKey, positions: &Positions, raised: Vec<Raised>) {
+    fn report(&mut self, key: &ObjectKey, positions: &Positions, mut raised: Vec<Raised>) {
+        // The most severe are told when there are too many to tell.
+        if raised.len() > MAX_FINDINGS {
+            raised.sort_by_key(|found| std::cmp::Reverse(found.severity));
+            let rest = raised.split_off(MAX_FINDINGS);
+            raised.extend(rest.first().map(|next| Raised {
+                path: String::new(),
+                message: format!("there are {} more findings about this object", rest.len()),
+                hint: Some("correct those above first".to_owned()),
+                ..next.clone()
+            }));
+        }
         for found in raised {
             let position = positions.at(&found.path);
             self.parsed.findings.push(Finding {

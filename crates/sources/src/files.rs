@@ -11,11 +11,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mizzen_config::{MAX_FILE_BYTES, parse};
+use mizzen_config::{MAX_FILE_BYTES, oversized, parse};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::state::{Batch, Reading, State};
 
@@ -105,14 +105,22 @@ impl FileSource {
 
     /// Waits for events and then for their end, or for the time to look without one.
     async fn settled(&mut self) {
-        let Ok(Some(first)) = timeout(RESCAN, self.events.recv()).await else { return };
-        let latest = Instant::now() + SETTLE_MAX;
-        let mut wait = settle(&first);
+        let next_scan = Instant::now() + RESCAN;
+        let mut latest = next_scan;
+        let mut deadline = next_scan;
+        let mut writing = BTreeSet::new();
         loop {
-            let deadline = (Instant::now() + wait).min(latest);
             tokio::select! {
                 () = sleep_until(deadline) => return,
-                Some(event) = self.events.recv() => wait = settle(&event),
+                Some(event) = self.events.recv() => {
+                    if !concerns(&event, &self.paths) {
+                        continue;
+                    }
+                    follow(&event, &mut writing);
+                    let wait = if writing.is_empty() { SETTLE } else { SETTLE_OPEN };
+                    latest = latest.min(Instant::now() + SETTLE_MAX);
+                    deadline = latest.min(Instant::now() + wait);
+                }
             }
         }
     }
@@ -138,20 +146,41 @@ impl FileSource {
     }
 }
 
-/// How long to wait for more after this event.
-fn settle(event: &notify::Result<notify::Event>) -> Duration {
+/// Whether an event can be about configuration: other files in the folder may change as they like, and so may who only
+/// reads.
+fn concerns(event: &notify::Result<notify::Event>, paths: &[PathBuf]) -> bool {
+    let Ok(event) = event else { return true };
+    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
+        return false;
+    }
+    let counts = |path: &PathBuf| {
+        // Kubernetes exchanges all files of a mounted folder by renaming the link `..data`.
+        let linked = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".."));
+        linked || has_configuration_name(path) || paths.iter().any(|named| named.file_name() == path.file_name())
+    };
+    event.need_rescan() || event.paths.iter().any(counts)
+}
+
+/// Remembers which files are in the middle of being written.
+fn follow(event: &notify::Result<notify::Event>, writing: &mut BTreeSet<PathBuf>) {
     match event {
-        Ok(event) => match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
-            | EventKind::Remove(_) => SETTLE,
-            EventKind::Access(_) => SETTLE,
-            _ => SETTLE_OPEN,
-        },
-        Err(error) => {
-            tracing::warn!(%error, "an event of the file watch was lost; all files are looked at");
-            SETTLE
+        Ok(event) => {
+            let begins = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_)));
+            let ends = matches!(
+                event.kind,
+                EventKind::Access(AccessKind::Close(AccessMode::Write))
+                    | EventKind::Modify(ModifyKind::Name(_))
+                    | EventKind::Remove(_)
+            );
+            for path in &event.paths {
+                if begins {
+                    writing.insert(path.clone());
+                } else if ends {
+                    writing.remove(path);
+                }
+            }
         }
+        Err(error) => tracing::warn!(%error, "an event of the file watch was lost; all files are looked at"),
     }
 }
 
@@ -168,12 +197,16 @@ fn listed(path: &Path) -> Vec<PathBuf> {
 }
 
 fn is_configuration(path: &Path) -> bool {
+    has_configuration_name(path) && path.is_file()
+}
+
+fn has_configuration_name(path: &Path) -> bool {
     let named =
         path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     // Settings of the local runner (which image is run by which command) lie among the manifests.
     let settings = path.file_name().is_some_and(|name| name == "mizzen.yaml");
-    named && !hidden && !settings && path.is_file()
+    named && !hidden && !settings
 }
 
 fn read(path: &Path, metadata: &Metadata) -> Reading {
@@ -184,6 +217,9 @@ fn read(path: &Path, metadata: &Metadata) -> Reading {
     let limit = MAX_FILE_BYTES as u64 + 1;
     let mut bytes = Vec::new();
     match fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+        Ok(length) if length > MAX_FILE_BYTES => {
+            Reading::Text(oversized(&path.display().to_string(), metadata.len().max(length as u64)))
+        }
         Ok(_) => match String::from_utf8(bytes) {
             Ok(text) => Reading::Text(parse(&path.display().to_string(), &text)),
             Err(error) => {

@@ -139,6 +139,15 @@ fn a_large_file_is_refused_whole() {
 }
 
 #[test]
+fn findings_about_one_object_are_limited() {
+    let fields: String = (0..5000).map(|index| format!("x{index}: 1\n")).collect();
+    let parsed = parse("f.yaml", &virtual_service(&format!("{ROUTE}{fields}")));
+    assert_eq!(parsed.findings.len(), MAX_FINDINGS + 1);
+    let last = parsed.findings.last().unwrap();
+    assert!(last.severity == Severity::Error && last.message.contains("4900 more"), "{last:?}");
+}
+
+#[test]
 fn names_are_checked() {
     refused(&virtual_service(ROUTE).replace("name: x", "name: X_y"), "metadata.name", "no name", "reviews-v2");
     refused(&virtual_service(ROUTE).replace("{name: x}", "{}"), "metadata", "`name` is missing", "name:");

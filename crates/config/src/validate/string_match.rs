@@ -7,8 +7,9 @@ use crate::code;
 
 /// As in Istio; longer ones are refused before they are compiled.
 const MAX_REGEX_BYTES: usize = 1024;
-/// What one compiled expression may take: an expression of 1024 bytes can ask for gigabytes.
-const MAX_COMPILED_BYTES: usize = 1 << 20;
+/// What one compiled expression may take: an expression of 1024 bytes can ask for gigabytes. A little less than proxies
+/// allow, which add anchors to it.
+const MAX_COMPILED_BYTES: usize = 1000 << 10;
 
 pub(super) fn string_match(check: &mut Check, value: &StringMatch) {
     match value {

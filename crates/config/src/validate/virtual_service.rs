@@ -22,9 +22,10 @@ impl Validate for VirtualService {
             gateways_of_matches(check, rule.r#match.iter().map(|m| m.gateways.as_slice()));
             http_route::http_route(check, rule, delegate);
         });
+        let hosts = l4_route::Hosts::new(&self.hosts);
         check.each("tls", &self.tls, |check, rule| {
             gateways_of_matches(check, rule.r#match.iter().map(|m| m.gateways.as_slice()));
-            l4_route::tls_route(check, rule, &self.hosts);
+            l4_route::tls_route(check, rule, &hosts);
         });
         check.each("tcp", &self.tcp, |check, rule| {
             gateways_of_matches(check, rule.r#match.iter().map(|m| m.gateways.as_slice()));

@@ -82,6 +82,57 @@ async fn other_files_do_not_count() {
     assert_eq!(names(&watch(folder.path()).1), ["+d"]);
 }
 
+/// As a ConfigMap is mounted: all files change at once when a link is renamed.
+#[tokio::test]
+async fn files_behind_a_link_that_is_exchanged_are_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (version, port) in [("..v1", 1), ("..v2", 2)] {
+        fs::create_dir(at(version)).unwrap();
+        fs::write(at(version).join("a.yaml"), service("a", port)).unwrap();
+    }
+    std::os::unix::fs::symlink("..v1", at("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/a.yaml", at("a.yaml")).unwrap();
+    let (mut source, first) = watch(folder.path());
+    assert_eq!(names(&first), ["+a"]);
+    std::os::unix::fs::symlink("..v2", at("..data_tmp")).unwrap();
+    fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    assert_eq!(names(&next(&mut source).await), ["+a"]);
+}
+
+#[tokio::test]
+async fn a_busy_neighbour_does_not_delay() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, service("a", 1)).unwrap();
+    let (mut source, _) = watch(folder.path());
+    let log = folder.path().join("app.log");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = stop.clone();
+    let neighbour = tokio::task::spawn_blocking(move || {
+        let mut log = fs::File::create(log).unwrap();
+        while !flag.load(std::sync::atomic::Ordering::Relaxed) {
+            log.write_all(b"line\n").unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let saved = Instant::now();
+    fs::write(&file, service("a", 2)).unwrap();
+    let seen = names(&next(&mut source).await);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    neighbour.await.unwrap();
+    assert_eq!(seen, ["+a"]);
+    assert!(saved.elapsed() < Duration::from_millis(250), "{:?}", saved.elapsed());
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), "# ü\n".repeat(500_000)).unwrap();
+    let findings = FileSource::watch(vec![folder.path().to_owned()]).expect("the folder is there").1.findings;
+    assert!(findings[0].message.contains("2500000 bytes"), "{findings:?}");
+}
+
 #[test]
 fn a_path_that_does_not_exist_is_named() {
     let outcome = FileSource::watch(vec!["does/not/exist".into()]);
