@@ -8,11 +8,11 @@ use mizzen_config::{Change, Kind, Object};
 use mizzen_types::{Hostname, Labels, ObjectKey};
 
 use crate::dirty::{Dirty, Named};
-use crate::endpoint::{Endpoint, Endpoints, Health};
+use crate::endpoint::Endpoints;
 use crate::pod::{Outsider, Pod, node_locality};
 use crate::rules::{DestinationRuleEntry, GatewayRule, Order, VirtualServiceRule};
-use crate::service::{Registry, Resolution, Service, ServiceKey, TargetPort};
-use crate::{Map, Mesh, declare, endpoint};
+use crate::service::{Registry, Service, ServiceKey};
+use crate::{Map, Mesh, declare, gather};
 
 pub(crate) fn apply(mesh: &Mesh, changes: &[Change]) -> (Arc<Mesh>, Dirty) {
     let mut step = Step { mesh: mesh.clone(), stale: BTreeSet::new(), dirty: Dirty::default() };
@@ -310,6 +310,11 @@ impl Step {
     fn settle(&mut self, key: ServiceKey) {
         let mesh = &mut self.mesh;
         let declarations: Vec<_> = mesh.declared.get(&key).into_iter().flat_map(|all| all.values().cloned()).collect();
+        if let Some(target) = mesh.services.get(&key).and_then(|service| service.alias_of.clone()) {
+            let others = mesh.aliases.get(&target).map(|keys| keys.remove(&key)).unwrap_or_default();
+            mesh.aliases =
+                if others.is_empty() { mesh.aliases.remove(&target) } else { mesh.aliases.insert(target, others) };
+        }
         let mut listed = mesh.services_of_namespace.get(&key.namespace).cloned().unwrap_or_default();
         match declarations.split_first() {
             None => {
@@ -322,6 +327,10 @@ impl Step {
                     if service.port(port.number).is_none() {
                         Arc::make_mut(&mut service).ports.push(port.clone());
                     }
+                }
+                if let Some(target) = &service.alias_of {
+                    let others = mesh.aliases.get(target).cloned().unwrap_or_default();
+                    mesh.aliases = mesh.aliases.insert(target.clone(), others.insert(key.clone()));
                 }
                 mesh.services = mesh.services.insert(key.clone(), service);
                 listed = listed.insert(key.clone());
@@ -387,7 +396,7 @@ impl Step {
             };
             let mut next = Endpoints::default();
             for service in declarations.values() {
-                for (port, endpoints) in gather(&self.mesh, service).by_port {
+                for (port, endpoints) in gather::endpoints(&self.mesh, service).by_port {
                     next.by_port.entry(port).or_default().extend(endpoints);
                 }
             }
@@ -418,148 +427,5 @@ fn destination_rule(
         visibility: crate::Visibility::read(&spec.export_to, defaults, &order.namespace),
         spec: spec.clone(),
         order,
-    }
-}
-
-/// All endpoints that one declaration of a service brings.
-fn gather(mesh: &Mesh, service: &Service) -> Endpoints {
-    match service.registry {
-        Registry::Kubernetes => from_slices(mesh, service),
-        Registry::ServiceEntry => from_entry(mesh, service),
-    }
-}
-
-fn from_slices(mesh: &Mesh, service: &Service) -> Endpoints {
-    let mut endpoints = Endpoints::default();
-    let owner = (service.key.namespace.clone(), service.name.clone());
-    for slice in mesh.slices.get(&owner).into_iter().flat_map(|slices| slices.values()) {
-        if slice.address_type == "FQDN" {
-            continue;
-        }
-        for listed in &slice.endpoints {
-            let ready = listed.conditions.ready.unwrap_or(true) || service.publish_not_ready;
-            if listed.conditions.terminating == Some(true) && !service.publish_not_ready {
-                continue;
-            }
-            let Some(address) = listed.addresses.first() else { continue };
-            let workload = match &listed.target_ref {
-                Some(target) if target.kind == "Pod" => {
-                    let namespace = if target.namespace.is_empty() { &*owner.0 } else { target.namespace.as_str() };
-                    // Who is there is not known yet: the pod's arrival makes these endpoints anew.
-                    let Some(pod) = mesh.pod(namespace, &target.name) else { continue };
-                    pod.workload.clone()
-                }
-                _ => Arc::new(unknown_workload(&owner.0, &service.name)),
-            };
-            for port in &slice.ports {
-                let Some(of_service) = service.ports.iter().find(|known| known.name == port.name) else { continue };
-                endpoints.by_port.entry(of_service.number).or_default().push(Endpoint {
-                    address: address.as_str().into(),
-                    port: port.port,
-                    health: if ready { Health::Healthy } else { Health::Unhealthy },
-                    weight: 1,
-                    workload: workload.clone(),
-                });
-            }
-        }
-    }
-    add_selected_entries(mesh, service, &mut endpoints);
-    endpoints
-}
-
-/// WorkloadEntries that a Kubernetes Service selects (reference: semantics 202 and 203).
-fn add_selected_entries(mesh: &Mesh, service: &Service, endpoints: &mut Endpoints) {
-    let Some(selector) = &service.selector else { return };
-    for outsider in outsiders_in(mesh, &service.key.namespace).filter(|o| selector.selects(&o.workload.labels)) {
-        if outsider.spec.address.parse::<std::net::IpAddr>().is_ok() {
-            add_outsider(service, outsider, endpoints);
-        }
-    }
-}
-
-fn outsiders_in<'a>(mesh: &'a Mesh, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Arc<Outsider>> {
-    let first = (namespace.clone(), Arc::from(""));
-    let of_namespace = mesh.outsiders.range(first..).take_while(move |((ns, _), _)| ns == namespace);
-    of_namespace.map(|(_, outsider)| outsider)
-}
-
-fn add_outsider(service: &Service, outsider: &Outsider, endpoints: &mut Endpoints) {
-    for port in &service.ports {
-        let target = match &port.target {
-            TargetPort::Number(number) => Some(*number),
-            TargetPort::Name(name) => outsider.spec.ports.get(name).copied(),
-        };
-        endpoints.by_port.entry(port.number).or_default().push(Endpoint {
-            address: outsider.spec.address.as_str().into(),
-            port: outsider.port(&port.name, port.number, target),
-            health: Health::Healthy,
-            weight: outsider.weight(),
-            workload: outsider.workload.clone(),
-        });
-    }
-}
-
-fn from_entry(mesh: &Mesh, service: &Service) -> Endpoints {
-    let mut endpoints = Endpoints::default();
-    let Some(object) = mesh.objects.get(&service.origin) else { return endpoints };
-    let Kind::ServiceEntry(entry) = &object.kind else { return endpoints };
-    if let Some(selector) = &service.selector {
-        for outsider in outsiders_in(mesh, &service.key.namespace).filter(|o| selector.selects(&o.workload.labels)) {
-            add_outsider(service, outsider, &mut endpoints);
-        }
-        add_selected_pods(mesh, service, selector, &mut endpoints);
-        return endpoints;
-    }
-    for spec in &entry.endpoints {
-        let outsider = Outsider::read(&service.key.namespace, &service.origin.name, &Labels::default(), spec);
-        add_outsider(service, &outsider, &mut endpoints);
-    }
-    let by_name = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-    if entry.endpoints.is_empty() && by_name && !service.key.host.is_wildcard() {
-        // The host itself is looked up (reference: semantics 198).
-        for port in &service.ports {
-            let TargetPort::Number(target) = port.target else { continue };
-            endpoints.by_port.entry(port.number).or_default().push(Endpoint {
-                address: service.key.host.as_str().into(),
-                port: target,
-                health: Health::Healthy,
-                weight: 1,
-                workload: Arc::new(unknown_workload(&service.key.namespace, &service.origin.name)),
-            });
-        }
-    }
-    endpoints
-}
-
-fn add_selected_pods(mesh: &Mesh, service: &Service, selector: &Labels, endpoints: &mut Endpoints) {
-    let first = (service.key.namespace.clone(), Arc::from(""));
-    let of_namespace = mesh.pods.range(first..).take_while(|((ns, _), _)| *ns == service.key.namespace);
-    for pod in of_namespace.map(|(_, pod)| pod).filter(|pod| selector.selects(&pod.workload.labels)) {
-        let Some(address) = pod.addresses.first() else { continue };
-        for port in &service.ports {
-            let target = match &port.target {
-                TargetPort::Number(number) => Some(*number),
-                TargetPort::Name(name) => pod.named_port(name),
-            };
-            endpoints.by_port.entry(port.number).or_default().push(Endpoint {
-                address: address.clone(),
-                port: target.unwrap_or(port.number),
-                health: if pod.ready { Health::Healthy } else { Health::Unhealthy },
-                weight: 1,
-                workload: pod.workload.clone(),
-            });
-        }
-    }
-}
-
-/// Nobody is known behind an address, only whose it is.
-fn unknown_workload(namespace: &str, name: &str) -> endpoint::Workload {
-    endpoint::Workload {
-        name: name.into(),
-        namespace: namespace.into(),
-        labels: Labels::default(),
-        service_account: "".into(),
-        locality: mizzen_types::Locality::default(),
-        sidecar: false,
     }
 }

@@ -77,13 +77,23 @@ impl Endpoints {
         accounts
     }
 
-    /// What clusters (not only endpoint lists) depend on: identities, and whether all speak mutual TLS.
-    pub(crate) fn shape(&self) -> Vec<(u16, Vec<(&str, &str)>, bool)> {
-        let of_port = |(port, endpoints): (&u16, &Vec<Endpoint>)| {
-            (*port, self.service_accounts(*port), endpoints.iter().all(|endpoint| endpoint.workload.sidecar))
+    /// What clusters (not only endpoint lists) depend on.
+    pub(crate) fn shape(&self) -> Vec<PortShape<'_>> {
+        let of_port = |(port, endpoints): (&u16, &Vec<Endpoint>)| PortShape {
+            port: *port,
+            accounts: self.service_accounts(*port),
+            all_sidecars: endpoints.iter().all(|endpoint| endpoint.workload.sidecar),
         };
         self.by_port.iter().map(of_port).collect()
     }
+}
+
+/// Who answers on a port, and whether all of them speak mutual TLS.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PortShape<'a> {
+    port: u16,
+    accounts: Vec<(&'a str, &'a str)>,
+    all_sidecars: bool,
 }
 
 /// Whether callers of an endpoint use mutual TLS by themselves (reference: semantics 133, 135).

@@ -11,6 +11,7 @@ mod apply;
 mod declare;
 pub mod dirty;
 pub mod endpoint;
+mod gather;
 mod locate;
 pub mod pod;
 pub mod policy;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use mizzen_api::kubernetes::{EndpointSlice, Secret};
 use mizzen_api::mesh::MeshConfig;
 use mizzen_config::{Change, Object};
-use mizzen_types::{Labels, Locality, ObjectKey};
+use mizzen_types::{Hostname, Labels, Locality, ObjectKey};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 pub use declare::{CLUSTER_DOMAIN, kubernetes_host};
@@ -47,6 +48,8 @@ pub struct Mesh {
     declared: Map<ServiceKey, Map<(Registry, Order), Arc<Service>>>,
     services: Map<ServiceKey, Arc<Service>>,
     services_of_namespace: Map<Arc<str>, RedBlackTreeSetSync<ServiceKey>>,
+    /// `ExternalName` services by the host that they stand for.
+    aliases: Map<Hostname, RedBlackTreeSetSync<ServiceKey>>,
     endpoints: Map<ServiceKey, Arc<Endpoints>>,
     /// By namespace and Service, then by name of the slice.
     slices: Map<Named, Map<Arc<str>, Arc<EndpointSlice>>>,

@@ -58,24 +58,22 @@ impl Mesh {
 
     /// Hosts of `ExternalName` services that stand for `service`, chains followed (reference: semantics 13).
     pub fn aliases_of(&self, service: &Service, namespace: &str) -> Vec<Hostname> {
-        let aliases = || self.services.values().filter(|other| other.resolution == Resolution::Alias);
         let mut found: Vec<Hostname> = Vec::new();
         let mut targets = vec![service.key.host.clone()];
         while let Some(target) = targets.pop() {
-            for alias in aliases().filter(|alias| alias.alias_of.as_ref() == Some(&target)) {
-                if alias.visibility.shows_to(namespace) && !found.contains(&alias.key.host) {
-                    found.push(alias.key.host.clone());
-                    targets.push(alias.key.host.clone());
+            let keys = self.aliases.get(&target).into_iter().flat_map(|keys| keys.iter());
+            for alias in keys.filter_map(|key| self.services.get(key)) {
+                let host = &alias.key.host;
+                // A ring of aliases has no end; the service itself is none of them.
+                let new = *host != service.key.host && !found.contains(host);
+                if new && alias.visibility.shows_to(namespace) {
+                    found.push(host.clone());
+                    targets.push(host.clone());
                 }
             }
         }
         found.sort_unstable();
         found
-    }
-
-    /// Whether there is any `ExternalName` service at all.
-    pub fn has_aliases(&self) -> bool {
-        self.services.values().any(|service| service.resolution == Resolution::Alias)
     }
 
     /// The host that is meant by `host` in a rule of `namespace`: a short name is a Kubernetes service of the rule's
@@ -120,13 +118,7 @@ impl Mesh {
 
     /// Whether rules look at the labels of the calling workload, so that two clients of one namespace may differ.
     pub fn rules_select_clients(&self) -> bool {
-        let asks = |rule: &Arc<VirtualServiceRule>| {
-            let http = rule.spec.http.iter().flat_map(|http| &http.r#match).any(|m| !m.source_labels.is_empty());
-            let tls = rule.spec.tls.iter().flat_map(|tls| &tls.r#match).any(|m| !m.source_labels.is_empty());
-            let tcp = rule.spec.tcp.iter().flat_map(|tcp| &tcp.r#match).any(|m| !m.source_labels.is_empty());
-            http || tls || tcp
-        };
-        self.destination_rules.select_clients() || self.virtual_services.all().any(asks)
+        self.destination_rules.select_clients() || self.virtual_services.select_clients()
     }
 
     /// The DestinationRules that hold when a client calls `service`: of its own namespace, else of the service's, else of

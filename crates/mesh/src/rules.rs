@@ -76,6 +76,13 @@ impl VirtualServiceRule {
         ObjectKey::new("VirtualService", &self.order.namespace, &self.order.name)
     }
 
+    fn selects_clients(&self) -> bool {
+        let http = self.spec.http.iter().flat_map(|http| &http.r#match).any(|m| !m.source_labels.is_empty());
+        let tls = self.spec.tls.iter().flat_map(|tls| &tls.r#match).any(|m| !m.source_labels.is_empty());
+        let tcp = self.spec.tcp.iter().flat_map(|tcp| &tcp.r#match).any(|m| !m.source_labels.is_empty());
+        http || tls || tcp
+    }
+
     /// Without hosts it only adds to others.
     pub fn is_delegate(&self) -> bool {
         self.hosts.is_empty()
@@ -114,12 +121,17 @@ type Ordered<T> = RedBlackTreeMapSync<Order, Arc<T>>;
 pub(crate) struct VirtualServices {
     by_attachment: RedBlackTreeMapSync<Attachment, Ordered<VirtualServiceRule>>,
     by_name: RedBlackTreeMapSync<(Arc<str>, Arc<str>), Arc<VirtualServiceRule>>,
+    client_selectors: u32,
 }
 
 impl VirtualServices {
     pub(crate) fn put(&self, rule: Arc<VirtualServiceRule>) -> Self {
         let name = (rule.order.namespace.clone(), rule.order.name.clone());
-        let mut next = Self { by_name: self.by_name.insert(name, rule.clone()), ..self.clone() };
+        let mut next = Self {
+            by_name: self.by_name.insert(name, rule.clone()),
+            client_selectors: self.client_selectors + u32::from(rule.selects_clients()),
+            ..self.clone()
+        };
         for attachment in &rule.attachments {
             let rules = next.by_attachment.get(attachment).cloned().unwrap_or_default();
             let rules = rules.insert(rule.order.clone(), rule.clone());
@@ -131,7 +143,11 @@ impl VirtualServices {
     pub(crate) fn remove(&self, namespace: &Arc<str>, name: &Arc<str>) -> (Self, Option<Arc<VirtualServiceRule>>) {
         let key = (namespace.clone(), name.clone());
         let Some(rule) = self.by_name.get(&key).cloned() else { return (self.clone(), None) };
-        let mut next = Self { by_name: self.by_name.remove(&key), ..self.clone() };
+        let mut next = Self {
+            by_name: self.by_name.remove(&key),
+            client_selectors: self.client_selectors.saturating_sub(u32::from(rule.selects_clients())),
+            ..self.clone()
+        };
         for attachment in &rule.attachments {
             if let Some(rules) = next.by_attachment.get(attachment) {
                 let rules = rules.remove(&rule.order);
@@ -143,6 +159,11 @@ impl VirtualServices {
             }
         }
         (next, Some(rule))
+    }
+
+    /// Whether any rule asks for the labels of the calling workload.
+    pub(crate) fn select_clients(&self) -> bool {
+        self.client_selectors > 0
     }
 
     pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<&Arc<VirtualServiceRule>> {

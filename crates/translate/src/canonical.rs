@@ -10,9 +10,9 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 pub(crate) enum Inside {
     /// A message with fields of its own to look into.
-    Message(&'static [(u32, Inside)]),
+    Message(&'static [(u32, Self)]),
     /// A map whose entries' values (field 2) have fields of their own to look into.
-    Map(&'static [(u32, Inside)]),
+    Map(&'static [(u32, Self)]),
 }
 
 type Schema = &'static [(u32, Inside)];

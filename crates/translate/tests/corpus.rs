@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use mizzen_config::Change;
@@ -39,11 +39,6 @@ const PROXIES: [(&str, &str, &str); 3] = [
     ("sidecar-reviews", "reviews-v2-", "sidecar"),
     ("gateway", "istio-ingressgateway-", "router"),
 ];
-
-fn corpus() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/istiod-xds");
-    root.is_dir().then_some(root)
-}
 
 fn mesh(case: &Path) -> Arc<Mesh> {
     let text = fs::read_to_string(case.join("input.yaml")).expect("every case has its input");
@@ -165,10 +160,8 @@ fn check(root: &Path, case: &str) -> Vec<String> {
 
 #[test]
 fn decisions_are_those_of_the_genuine_control_plane() {
-    let Some(root) = corpus() else {
-        eprintln!("SKIPPED: ../shared/corpus/istiod-xds is not here, so nothing was compared");
-        return;
-    };
+    let test = "decisions_are_those_of_the_genuine_control_plane";
+    let Some(root) = mizzen_testing::shared_or_skip(test, "corpus/istiod-xds") else { return };
     let mut all = Vec::new();
     for case in CASES.iter().chain(&MORE_CASES) {
         all.extend(check(&root, case));

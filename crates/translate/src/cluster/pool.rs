@@ -272,7 +272,7 @@ fn apply_hash(cluster: &mut Cluster, hash: &ConsistentHashLb) {
         let size = if maglev.table_size == 0 { ConsistentHashLb::DEFAULT_TABLE_SIZE } else { maglev.table_size };
         cluster.lb_policy = LbPolicy::Maglev as i32;
         let table_size = Some(size).filter(|size| *size <= ConsistentHashLb::MAX_TABLE_SIZE).and_then(pb::u64);
-        cluster.lb_config = Some(LbConfig::MaglevLbConfig(MaglevLbConfig { table_size, ..Default::default() }));
+        cluster.lb_config = Some(LbConfig::MaglevLbConfig(MaglevLbConfig { table_size }));
         return;
     }
     let size = hash.ring_hash.as_ref().map(|ring| ring.minimum_ring_size).or(hash.minimum_ring_size);

@@ -1,9 +1,10 @@
 //! Listeners of gateways (reference: semantics 65, 78 to 94).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mizzen_api::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol as WrittenProtocol};
-use mizzen_mesh::{DestinationPolicy, Mesh};
+use mizzen_mesh::{DestinationPolicy, Mesh, Service};
 use mizzen_proto::envoy::config::core::v3::{DataSource, TrafficDirection, data_source::Specifier};
 use mizzen_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
@@ -124,7 +125,7 @@ fn tls_chains(
     let ended_here = |filters| {
         let settings = settings?;
         Some(timed(FilterChain {
-            filter_chain_match: named(sni_names(entry.names.iter().cloned())),
+            filter_chain_match: named(sni_names(entry.names.iter().cloned())?),
             transport_socket: Some(tls::server_socket(&server_context(mesh, view, settings)?)),
             ..chain(filters)
         }))
@@ -140,7 +141,7 @@ fn tls_chains(
             found.and_then(|chain| ended_here(chain.filters)).into_iter().collect()
         }
         ServerKind::PassthroughTls if settings.is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough) => {
-            auto_passthrough(mesh, view)
+            auto_passthrough(mesh, view, entry)
         }
         ServerKind::PassthroughTls => passthrough(mesh, view, entry, taken),
         ServerKind::Http | ServerKind::Tcp => Vec::new(),
@@ -171,12 +172,10 @@ fn passthrough(mesh: &Mesh, view: &ProxyView, entry: &Entry, taken: &mut BTreeSe
                 };
                 let asked = wanted.sni_hosts.iter().map(|host| mizzen_types::Hostname::new(host));
                 let shared = asked.filter(|host| hosts.iter().any(|server| host.is_subset_of(server)));
-                let names: Vec<_> = shared.filter(|host| taken.insert(host.as_str().to_owned())).collect();
-                if names.is_empty() {
-                    continue;
-                }
+                let fresh = shared.filter(|host| taken.insert(host.as_str().to_owned()));
+                let Some(server_names) = sni_names(fresh) else { continue };
                 let chain_match = FilterChainMatch {
-                    server_names: sni_names(names.into_iter()),
+                    server_names,
                     prefix_ranges: ranges(&wanted.destination_subnets),
                     ..Default::default()
                 };
@@ -191,9 +190,13 @@ fn passthrough(mesh: &Mesh, view: &ProxyView, entry: &Entry, taken: &mut BTreeSe
 }
 
 /// Mesh TLS of other gateways and sidecars, to any service, by the mesh's own server names (reference: semantics 91).
-fn auto_passthrough(mesh: &Mesh, view: &ProxyView) -> Vec<FilterChain> {
+fn auto_passthrough(mesh: &Mesh, view: &ProxyView, entry: &Entry) -> Vec<FilterChain> {
     let mut chains = Vec::new();
-    for service in mesh.visible_services(&view.namespace) {
+    let wanted = |service: &&Arc<Service>| {
+        let host = &service.key.host;
+        !host.is_wildcard() && entry.names.iter().any(|name| host.is_subset_of(name))
+    };
+    for service in mesh.visible_services(&view.namespace).filter(wanted) {
         let policy = mesh.destination_policy(service, &view.namespace, &view.labels);
         let subsets: Vec<String> =
             policy.iter().flat_map(DestinationPolicy::subsets).map(|(_, _, subset)| subset.name.clone()).collect();

@@ -39,7 +39,7 @@ pub(super) enum Side {
 pub(super) enum Routes {
     /// In a table that the control plane sends.
     Named(String),
-    Inline(RouteConfiguration),
+    Inline(Box<RouteConfiguration>),
 }
 
 /// The filter that speaks HTTP. `stat_prefix` names it in statistics.
@@ -49,7 +49,7 @@ pub(super) fn manager(mesh: &Mesh, view: &ProxyView, side: Side, stat_prefix: &s
         stat_prefix: format!("{stat_prefix};"),
         route_specifier: Some(match routes {
             Routes::Named(name) => RouteSpecifier::Rds(Rds { config_source: pb::ads(), route_config_name: name }),
-            Routes::Inline(table) => RouteSpecifier::RouteConfig(table),
+            Routes::Inline(table) => RouteSpecifier::RouteConfig(*table),
         }),
         http_filters: filters(view, side),
         tracing: tracing(mesh, view),

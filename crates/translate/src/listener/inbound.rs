@@ -181,7 +181,7 @@ fn filter_chain(mesh: &Mesh, view: &ProxyView, what: &Inside<'_>, kind: &Kind) -
             Inside::Port(port) => format!("inbound_0.0.0.0_{}", port.number),
             Inside::AnyPort => names::INBOUND_PASSTHROUGH.to_owned(),
         };
-        filters.push(http::manager(mesh, view, Side::Inbound, &stat_prefix, Routes::Inline(routes(what))));
+        filters.push(http::manager(mesh, view, Side::Inbound, &stat_prefix, Routes::Inline(Box::new(routes(what)))));
     } else {
         filters = tcp::filters(mesh, view, Side::Inbound, &tcp::Way::Cluster(what.cluster()));
     }

@@ -107,7 +107,9 @@ struct Draft {
 }
 
 fn service_listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
-    let rules = mesh.virtual_services(&view.namespace, &Attachment::Mesh);
+    let mut rules = mesh.virtual_services(&view.namespace, &Attachment::Mesh);
+    // Requests are routed by tables; only rules for bytes show in listeners.
+    rules.retain(|rule| !rule.spec.tcp.is_empty() || !rule.spec.tls.is_empty());
     let mut drafts: BTreeMap<(String, u16), Draft> = BTreeMap::new();
     let mut services: Vec<&Arc<Service>> = mesh.visible_services(&view.namespace).collect();
     services.sort_by_key(|service| service.created);
@@ -234,8 +236,10 @@ impl ChainPlace<'_> {
             for tls in &rule.spec.tls {
                 for wanted in tls.r#match.iter().filter(|wanted| self.tls_applies(wanted, &rule.order.namespace)) {
                     let Some(way) = self.way(rule, &tls.route) else { continue };
+                    let asked = wanted.sni_hosts.iter().map(|host| Hostname::new(host));
+                    let Some(server_names) = sni_names(asked) else { continue };
                     let chain_match = FilterChainMatch {
-                        server_names: sni_names(wanted.sni_hosts.iter().map(|host| Hostname::new(host))),
+                        server_names,
                         prefix_ranges: ranges(&wanted.destination_subnets),
                         ..Default::default()
                     };
@@ -249,7 +253,7 @@ impl ChainPlace<'_> {
         if !by_name {
             return self.tcp_chains();
         }
-        let names = sni_names(std::iter::once(self.service.key.host.clone()));
+        let Some(names) = sni_names(std::iter::once(self.service.key.host.clone())) else { return Vec::new() };
         let chain_match = FilterChainMatch { server_names: names, ..Default::default() };
         vec![self.passing(&self.default_way(), Some(chain_match))]
     }
@@ -327,10 +331,16 @@ pub(super) fn applies(
         && (gateways.is_empty() || gateways.iter().any(|g| Attachment::read(g, namespace) == *attachment))
 }
 
-/// Server names for a filter chain; none at all when any is fine.
-pub(super) fn sni_names(hosts: impl Iterator<Item = Hostname>) -> Vec<String> {
+/// Server names for a filter chain; none at all when any is fine. `None` when nothing is left of names that cannot be told
+/// apart: a wildcard has to stand for whole labels there.
+pub(super) fn sni_names(hosts: impl Iterator<Item = Hostname>) -> Option<Vec<String>> {
     let names: Vec<String> = hosts.map(|host| host.as_str().to_owned()).collect();
-    if names.iter().any(|name| name == "*") { Vec::new() } else { names }
+    if names.iter().any(|name| name == "*") {
+        return Some(Vec::new());
+    }
+    let whole = |name: &String| name.strip_prefix('*').is_none_or(|rest| rest.starts_with('.'));
+    let names: Vec<String> = names.into_iter().filter(whole).collect();
+    (!names.is_empty()).then_some(names)
 }
 
 pub(super) fn ranges(subnets: &[String]) -> Vec<CidrRange> {

@@ -66,13 +66,55 @@ impl HeaderChanges {
                 self.authority = Some(value.clone());
             } else if !name.starts_with(':') {
                 self.add.push(HeaderValueOption {
-                    header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
+                    header: Some(HeaderValue {
+                        key: name.clone(),
+                        value: with_literal_percents(value),
+                        ..Default::default()
+                    }),
                     append_action: action as i32,
                     ..Default::default()
                 });
             }
         }
     }
+}
+
+/// A value in which every `%` that does not belong to a command (`%REQ(x)%`) stands for itself. Envoy would refuse the
+/// whole table for one that it cannot read.
+fn with_literal_percents(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some(start) = rest.find('%') {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let length = if rest.starts_with("%%") { 2 } else { command_length(rest).unwrap_or(0) };
+        if length == 0 {
+            out.push_str("%%");
+            rest = &rest[1..];
+        } else {
+            out.push_str(&rest[..length]);
+            rest = &rest[length..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Length of the command with which a text begins: `%NAME%`, `%NAME(ARGUMENTS)%` or either with `:LENGTH`.
+fn command_length(text: &str) -> Option<usize> {
+    let name_end = text[1..].find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))? + 1;
+    if name_end == 1 {
+        return None;
+    }
+    let mut at = name_end;
+    if text[at..].starts_with('(') {
+        at += text[at..].find(')')? + 1;
+    }
+    if text[at..].starts_with(':') {
+        let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        at += 1 + digits;
+    }
+    text[at..].starts_with('%').then_some(at + 1)
 }
 
 pub(super) fn redirect(redirect: &HttpRedirect, port: u16) -> Option<RedirectAction> {
@@ -233,4 +275,28 @@ pub(super) fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
         PolicySpecifier::QueryParameter(QueryParameter { name })
     };
     Some(HashPolicy { policy_specifier: Some(specifier), ..Default::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_literal_percents;
+
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        assert_eq!(with_literal_percents(value), expected, "{value}");
+    }
+
+    #[test]
+    fn percents_outside_of_commands_stand_for_themselves() {
+        check("plain", "plain");
+        check("100%", "100%%");
+        check("100%%", "100%%");
+        check("%REQ(x-a)%", "%REQ(x-a)%");
+        check("a %START_TIME(%s.%3f)% b", "a %START_TIME(%s.%3f)% b");
+        check("%REQ(X?Y):10%-%PROTOCOL%", "%REQ(X?Y):10%-%PROTOCOL%");
+        check("50% of %PROTOCOL%", "50%% of %PROTOCOL%");
+        check("%lower%", "%%lower%%");
+        check("%REQ(open", "%%REQ(open");
+        check("%é%", "%%é%%");
+    }
 }

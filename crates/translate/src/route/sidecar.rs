@@ -166,7 +166,6 @@ struct Builder<'a> {
     scope: &'a Scope,
     port: u16,
     with_port: bool,
-    aliased: bool,
     hosts: Vec<VirtualHost>,
     names: HashSet<String>,
     domains: HashSet<String>,
@@ -183,17 +182,7 @@ impl<'a> Builder<'a> {
         services: &BTreeMap<Hostname, &Arc<Service>>,
     ) -> Self {
         let known = services.keys().map(|host| host.as_str().to_owned()).collect();
-        Self {
-            mesh,
-            scope,
-            port,
-            with_port,
-            aliased: mesh.has_aliases(),
-            hosts: Vec::new(),
-            names: HashSet::new(),
-            domains: HashSet::new(),
-            known,
-        }
+        Self { mesh, scope, port, with_port, hosts: Vec::new(), names: HashSet::new(), domains: HashSet::new(), known }
     }
 
     fn add_name(&mut self, host: &Hostname, routes: &[Route]) {
@@ -202,9 +191,7 @@ impl<'a> Builder<'a> {
 
     fn add_service(&mut self, service: &Service, routes: &[Route]) {
         let mut hosts = vec![service.key.host.clone()];
-        if self.aliased {
-            hosts.extend(self.mesh.aliases_of(service, &self.scope.namespace));
-        }
+        hosts.extend(self.mesh.aliases_of(service, &self.scope.namespace));
         let mut domains = Vec::new();
         let mut short = Vec::new();
         for host in &hosts {
