@@ -127,17 +127,17 @@ impl Compiled {
             .iter()
             .enumerate()
             .map(|(level, priority)| {
-                let mut choice = |wanted: &[Availability], ignore_localities: bool| {
+                let mut choice = |wanted: &[Availability], weighted: bool| {
                     let neighbours = neighbours(&source, &hosts, *priority, wanted);
-                    Choice::new(&policy.balance, neighbours, ignore_localities, overprovisioning, draws.next())
+                    Choice::new(&policy.balance, neighbours, weighted, overprovisioning, draws.next())
                 };
                 if loads.panic[level] {
                     let everyone = [Availability::Healthy, Availability::Degraded, Availability::Unavailable];
-                    Level { healthy: choice(&everyone, true), degraded: Choice::Nobody }
+                    Level { healthy: choice(&everyone, false), degraded: Choice::Nobody }
                 } else {
                     Level {
-                        healthy: choice(&[Availability::Healthy], false),
-                        degraded: choice(&[Availability::Degraded], false),
+                        healthy: choice(&[Availability::Healthy], policy.locality_weighted),
+                        degraded: choice(&[Availability::Degraded], policy.locality_weighted),
                     }
                 }
             })
@@ -201,17 +201,11 @@ impl Compiled {
 }
 
 impl Choice {
-    fn new(
-        balance: &Balance,
-        localities: Vec<Neighbours>,
-        ignore_localities: bool,
-        overprovisioning: u32,
-        seed: u64,
-    ) -> Self {
+    fn new(balance: &Balance, localities: Vec<Neighbours>, weighted: bool, overprovisioning: u32, seed: u64) -> Self {
         if localities.iter().all(|locality| locality.hosts.is_empty()) {
             return Self::Nobody;
         }
-        let weighted = !ignore_localities && localities.iter().any(|locality| locality.weight.unwrap_or(0) > 0);
+        let weighted = weighted && localities.iter().any(|locality| locality.weight.unwrap_or(0) > 0);
         let hashed = matches!(balance, Balance::RingHash { .. } | Balance::Maglev { .. });
         if !weighted || hashed {
             return Self::Hosts(Group::new(balance, localities, weighted, seed));

@@ -38,10 +38,13 @@ pub struct Admin {
     pub about: About,
 }
 
+type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// Reads and changes the log filter of the process.
 pub struct LogLevel {
     pub get: Box<dyn Fn() -> String + Send + Sync>,
-    pub set: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// The error says what is wrong with the filter.
+    pub set: SetLevel,
 }
 
 /// What an operator wants to happen.

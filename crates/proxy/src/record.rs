@@ -35,10 +35,12 @@ pub struct Record {
     secrets: Secrets,
     hostname: Arc<str>,
     kept: RwLock<HashMap<Key, Kept>>,
-    loggers: Mutex<HashMap<usize, (Weak<dyn Handler>, Loggers)>>,
+    loggers: Mutex<HashMap<usize, Compiled>>,
 }
 
 type Loggers = Arc<[Logger]>;
+/// The access logs of a handler.
+type Compiled = (Weak<dyn Handler>, Loggers);
 
 /// Addresses of shared parts, which stay taken as long as the [`Kept`] beside them holds them weakly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,6 +48,7 @@ struct Key {
     handler: usize,
     cluster: usize,
     host: usize,
+    inbound: bool,
     /// Whether there was mutual TLS, and a hash of the peer's name.
     peer: Option<u64>,
 }
@@ -134,14 +137,16 @@ impl Record {
     }
 
     fn handles(&self, ends: &Ends<'_>) -> Arc<Handles> {
+        let inbound = labels::is_inbound(ends.downstream);
         let peer = match ends.upstream_uri {
-            Some(uri) if !labels::is_inbound(ends.downstream) => Some(uri),
+            Some(uri) if !inbound => Some(uri),
             _ => ends.downstream.peer_uri(),
         };
         let key = Key {
             handler: Arc::as_ptr(&ends.handler).cast::<()>() as usize,
             cluster: ends.cluster.map_or(0, |cluster| Arc::as_ptr(&cluster.policy) as usize),
             host: ends.upstream.map_or(0, |host| Arc::as_ptr(host) as usize),
+            inbound,
             peer: peer.map(|peer| xxhash_rust::xxh64::xxh64(peer.as_bytes(), 0)),
         };
         if let Some(kept) = read(&self.kept).get(&key)

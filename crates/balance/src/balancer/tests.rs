@@ -9,31 +9,8 @@ use proptest::prelude::*;
 use super::*;
 
 pub(crate) fn policy(balance: Balance) -> ClusterPolicy {
-    ClusterPolicy {
-        name: "outbound|9080||reviews.default.svc.cluster.local".into(),
-        discovery: Discovery::Static,
-        connect_timeout: Duration::from_secs(10),
-        balance,
-        limits: Limits::default(),
-        outliers: None,
-        http: UpstreamHttp {
-            version: UpstreamVersion::Http1,
-            idle_timeout: None,
-            max_connection_duration: None,
-            max_concurrent_streams: None,
-            http2_keepalive: None,
-        },
-        transports: Vec::new(),
-        default_transport: None,
-        max_requests_per_connection: None,
-        tcp_keepalive: None,
-        bind_source: None,
-        panic_threshold: 50,
-        close_on_host_failure: false,
-        origin: None,
-        services: Vec::new(),
-        fingerprint: 0,
-    }
+    let name = "outbound|9080||reviews.default.svc.cluster.local".into();
+    ClusterPolicy { balance, locality_weighted: true, ..ClusterPolicy::plain(name, Discovery::Static) }
 }
 
 pub(crate) fn endpoint(index: usize, weight: u32, health: Health) -> Arc<Endpoint> {
@@ -195,6 +172,9 @@ fn locality_weights_split_traffic_and_fall_with_health() {
     for balance in [ROUND_ROBIN, LEAST_REQUEST] {
         assert_shares(&counts(&balancer(balance, &endpoints), 20_000), &shares, 0.01);
     }
+    let unweighted = ClusterPolicy { locality_weighted: false, ..policy(ROUND_ROBIN) };
+    let balancer_of = |rules| Balancer::new(Arc::new(rules), &endpoints, 0, Time::ZERO);
+    assert_shares(&counts(&balancer_of(unweighted), 20_000), &[(0, 0.125), (2, 0.125), (6, 0.125)], 0.01);
     let half = vec![endpoint(0, 1, Health::Healthy), endpoint(1, 1, Health::Unhealthy)];
     let endpoints = localities([(0, Some(50), half), (0, Some(50), healthy(2..6))]);
     // 50 * min(1, 1.4 * 0.5) = 35 against 50.
