@@ -169,6 +169,11 @@ impl Expect {
         can && (self.only.is_empty() || self.only.contains(&runner))
     }
 
+    /// Whether a copy of the request has to be waited for.
+    pub(crate) fn is_about_copies(&self) -> bool {
+        matches!(self.what, What::Mirror(_))
+    }
+
     /// Compares with what was seen; what was not seen is not judged.
     pub fn check(&self, observed: &Observed) -> Result<(), Wrong> {
         match self.what.difference(observed) {

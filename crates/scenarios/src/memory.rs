@@ -13,10 +13,10 @@ use mizzen_translate::{ProxyView, Resource, type_url};
 use serde_json::json;
 
 use crate::expect::{Runner, Wrong};
-use crate::scenario::{Block, Call, Scenario};
-use crate::world::{self, GATEWAY_LABELS, GATEWAY_PORTS, Workload};
 use crate::findings::{self, Found};
 use crate::plan;
+use crate::scenario::{Block, Call, Scenario};
+use crate::world::{self, GATEWAY_LABELS, GATEWAY_PORTS, Workload};
 
 const NET: u8 = 200;
 /// Port of a sidecar's HTTP proxy listener.

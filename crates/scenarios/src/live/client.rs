@@ -63,15 +63,24 @@ impl Client {
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let mut connection = match self.connection.take() {
-            Some(mut kept) if kept.ready().await.is_ok() => kept,
-            _ => self.connect().await?,
+        let mut kept = self.connection.take();
+        if let Some(connection) = &mut kept
+            && connection.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => self.connect().await?,
         };
         let before = Instant::now();
         let response = connection.send_request(request).await.map_err(|error| format!("the call failed: {error}"))?;
         let took = before.elapsed();
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, 1024 * 1024).collect().await.map_err(|error| format!("the answer broke off: {error}"))?;
+        let body = Limited::new(body, 1024 * 1024)
+            .collect()
+            .await
+            .map_err(|error| format!("the answer broke off: {error}"))?;
         self.connection = Some(connection);
         Ok(Answer {
             status: head.status.as_u16(),
@@ -94,8 +103,11 @@ impl Client {
         };
         // Nothing breaks if it cannot be set.
         drop(stream.set_nodelay(true));
-        let (sender, connection) =
-            http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         Ok(sender)
     }

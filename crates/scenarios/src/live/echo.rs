@@ -76,11 +76,15 @@ async fn answer(workload: &'static str, request: Request<Incoming>, memory: &Mem
     let (head, body) = request.into_parts();
     // Bodies of scenarios are small; one that is not is not read to its end.
     drop(Limited::new(body, 64 * 1024).collect().await);
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let header =
+        |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let seen = Seen {
         method: head.method.to_string(),
         path: head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string),
-        host: head.uri.host().map_or_else(|| header("host"), |_| head.uri.authority().map(ToString::to_string).unwrap_or_default()),
+        host: head
+            .uri
+            .host()
+            .map_or_else(|| header("host"), |_| head.uri.authority().map(ToString::to_string).unwrap_or_default()),
         headers: head.headers.clone(),
     };
     let before = memory.record(header(CALL_HEADER), workload, seen);

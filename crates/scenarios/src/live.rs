@@ -1,0 +1,392 @@
+//! The runner on the wire: our control plane, proxies over real sockets, and workloads that say what they were asked.
+//!
+//! One mesh is started for all scenarios of a run; each scenario writes its files into the folder that the control plane
+//! watches. A marker (a host that answers with a number, at every proxy) tells when the proxies obey the new files, so
+//! nothing is waited for longer than needed, and nothing is judged too early.
+
+mod client;
+mod echo;
+mod proxies;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use mizzen_control::ControlConfig;
+use mizzen_identity::token::{Issuer, LOCAL_ISSUER};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::expect::{Observed, Runner, Wrong};
+use crate::findings::{self, Found};
+use crate::memory::HTTP_PROXY_PORT;
+use crate::scenario::{Block, Call, FindingLine, Scenario};
+use crate::world::{self, GATEWAY_PORTS, WORKLOADS, Workload};
+use client::Client;
+use echo::{CALL_HEADER, Memory, WORKLOAD_HEADER};
+use proxies::{Proxies, Running};
+
+pub use proxies::Kind;
+
+const MARKER_HOST: &str = "marker.mizzen.test";
+/// How long proxies may take to obey a change.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// A running mesh.
+pub struct Live {
+    runtime: Runtime,
+    runner: Runner,
+    net: u8,
+    folder: TempDir,
+    memory: Memory,
+    proxies: Running,
+    generation: u64,
+    calls: u64,
+    files: BTreeMap<String, String>,
+}
+
+impl Live {
+    /// Starts everything and waits until the proxies obey.
+    pub fn start(kind: Kind) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let runner = if matches!(kind, Kind::Mizzen) { Runner::Wire } else { Runner::Envoy };
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let net = free_net()?;
+        let memory = Memory::default();
+        let issuer = Issuer::generate(LOCAL_ISSUER).map_err(|error| error.to_string())?;
+        let config = folder.path().join("config");
+        let state = folder.path().join("state");
+        let io = |error: std::io::Error| error.to_string();
+        std::fs::create_dir(&config).map_err(io)?;
+        std::fs::write(config.join("00-world.yaml"), world::yaml(net)).map_err(io)?;
+        std::fs::write(config.join("zz-marker.yaml"), marker(0)).map_err(io)?;
+        std::fs::write(folder.path().join("issuer.pem"), issuer.public_key_pem()).map_err(io)?;
+
+        let control = Ipv4Addr::new(127, net, 0, 1);
+        runtime.block_on(start_control(control, &config, &state, folder.path().join("issuer.pem")))?;
+        let apps = runtime.block_on(start_workloads(net, &memory))?;
+        let plan = Proxies { kind, net, control, folder: folder.path(), state: &state, issuer: &issuer, apps: &apps };
+        let proxies = plan.start(&runtime)?;
+        let mut live =
+            Self { runtime, runner, net, folder, memory, proxies, generation: 0, calls: 0, files: BTreeMap::new() };
+        live.settle(Duration::from_secs(30)).map_err(|why| format!("{why}{}", live.proxies.logs()))?;
+        Ok(live)
+    }
+
+    /// Runs a scenario; what does not hold.
+    pub fn run(&mut self, scenario: &Scenario) -> Result<(), Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        let fail = |line, found| Wrong { line, expected: "the mesh to obey the files".to_owned(), found };
+        if !matches!(scenario.blocks.first(), Some(Block::Config(_)))
+            && let Err(why) = self.configure(&BTreeMap::new())
+        {
+            wrong.push(fail(0, why));
+        }
+        for block in &scenario.blocks {
+            match block {
+                Block::Config(files) => {
+                    if let Err(why) = self.configure(files) {
+                        wrong.push(fail(0, why));
+                    }
+                }
+                Block::Findings(lines) => wrong.extend(self.check_findings(lines)),
+                Block::Call(call) => self.check_call(call, &mut wrong),
+            }
+        }
+        wrong.extend(self.refusals().into_iter().map(|why| fail(0, why)));
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// Writes the scenario's files, removes all others of scenarios, and waits until the proxies obey.
+    fn configure(&mut self, files: &BTreeMap<String, String>) -> Result<(), String> {
+        if self.files == *files {
+            return Ok(());
+        }
+        let folder = self.folder.path().join("config");
+        for name in self.files.keys().filter(|name| !files.contains_key(*name)) {
+            std::fs::remove_file(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        }
+        for (name, text) in files {
+            self.write(&folder.join(name), &world::renumbered(text, self.net))?;
+        }
+        self.files.clone_from(files);
+        self.generation += 1;
+        self.write(&folder.join("zz-marker.yaml"), &marker(self.generation))?;
+        self.settle(SETTLE)
+    }
+
+    /// A reader sees the old file or the new one.
+    fn write(&self, path: &Path, text: &str) -> Result<(), String> {
+        let draft = self.folder.path().join("draft");
+        std::fs::write(&draft, text)
+            .and_then(|()| std::fs::rename(&draft, path))
+            .map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn settle(&mut self, limit: Duration) -> Result<(), String> {
+        let wanted = format!("generation {} ", self.generation);
+        let begin = Instant::now();
+        let callers = ["productpage", "gateway"];
+        self.runtime.block_on(async {
+            for caller in callers {
+                loop {
+                    let call = get(&format!("http://{MARKER_HOST}/"), caller);
+                    let mut client = client_for(self.net, &call)?;
+                    let answer = client.call(&call, &[]).await;
+                    if answer.as_ref().is_ok_and(|answer| answer.body.contains(&wanted)) {
+                        break;
+                    }
+                    if begin.elapsed() > limit {
+                        let last = answer.map(|answer| format!("{} {}", answer.status, answer.body));
+                        return Err(format!("the proxy of {caller} did not obey the files within {limit:?}: {last:?}"));
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn check_call(&mut self, call: &Call, wrong: &mut Vec<Wrong>) {
+        self.calls += 1;
+        let observing = observe(self.net, &self.memory, self.calls, call);
+        match self.runtime.block_on(observing) {
+            Ok(observed) => {
+                let lines = call.expects.iter().filter(|expect| expect.is_for(self.runner));
+                wrong.extend(lines.filter_map(|expect| expect.check(&observed).err()));
+            }
+            Err(found) => {
+                let expected = format!("an answer to {} {}", call.method, call.authority);
+                wrong.push(Wrong { line: call.line, expected, found });
+            }
+        }
+    }
+
+    /// Findings may follow the configuration by a moment.
+    fn check_findings(&self, lines: &[FindingLine]) -> Vec<Wrong> {
+        let begin = Instant::now();
+        loop {
+            let wrong = match self.page("/debug/findings") {
+                Ok(page) => {
+                    let all: Vec<Found> = page.as_array().into_iter().flatten().map(Found::from_json).collect();
+                    findings::check(lines, &all)
+                }
+                Err(found) => vec![Wrong { line: 0, expected: "findings of the control plane".to_owned(), found }],
+            };
+            if wrong.is_empty() || begin.elapsed() > Duration::from_secs(2) {
+                return wrong;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What proxies refuse of what the control plane says: that is wrong whatever a scenario expects.
+    fn refusals(&self) -> Vec<String> {
+        let page = match self.page("/debug/syncz") {
+            Ok(page) => page,
+            Err(why) => return vec![why],
+        };
+        let mut found = Vec::new();
+        for proxy in page.as_array().into_iter().flatten() {
+            for (kind, status) in proxy["types"].as_object().into_iter().flatten() {
+                if let Some(message) = status["refused"]["message"].as_str() {
+                    found.push(format!("{} refuses {kind}: {message}", proxy["proxy"]));
+                }
+            }
+        }
+        found
+    }
+
+    fn page(&self, path: &str) -> Result<serde_json::Value, String> {
+        let address = SocketAddr::from((Ipv4Addr::new(127, self.net, 0, 1), 15014));
+        let call = get(&format!("http://{address}{path}"), "");
+        let answer = self.runtime.block_on(Client::new(address, false).call(&call, &[]))?;
+        serde_json::from_str(&answer.body).map_err(|error| format!("{path}: {error}: {}", answer.body))
+    }
+}
+
+/// Where a caller sends its requests.
+fn client_for(net: u8, call: &Call) -> Result<Client, String> {
+    if call.from == "gateway" {
+        let port =
+            GATEWAY_PORTS.iter().find(|(port, _)| *port == call.port()).map_or(call.port(), |(_, target)| *target);
+        return Ok(Client::new((world::gateway_address(net), port).into(), false));
+    }
+    let workload = WORKLOADS.iter().find(|workload| workload.app == call.from && workload.sidecar);
+    let workload = workload.ok_or_else(|| format!("nobody named {} has a proxy", call.from))?;
+    Ok(Client::new((IpAddr::V4(workload.address(net)), HTTP_PROXY_PORT).into(), true))
+}
+
+/// Makes a call as often as it says, and tells what came of it.
+async fn observe(net: u8, memory: &Memory, number: u64, call: &Call) -> Result<Observed, String> {
+    let mut client = client_for(net, call)?;
+    let mut observed = Observed::default();
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    let mut first_status = None;
+    for round in 0..call.times {
+        let id = format!("{net}-{number}-{round}");
+        let answer = client.call(call, &[(CALL_HEADER, &id)]).await?;
+        let workload = answer.headers.get(WORKLOAD_HEADER).and_then(|name| name.to_str().ok()).map(str::to_owned);
+        if let Some(name) = &workload {
+            *counts.entry(name.clone()).or_default() += 1;
+        }
+        // The first answer that differs from the first one is told, so that "all are 200" cannot hold by chance.
+        let first = *first_status.get_or_insert(answer.status);
+        if round == 0 || answer.status != first && observed.status == Some(first) {
+            observed.status = Some(answer.status);
+        }
+        observed.took = observed.took.max(Some(answer.took));
+        if round > 0 {
+            memory.take(&id);
+            continue;
+        }
+        if call.expects.iter().any(crate::Expect::is_about_copies) {
+            wait_for_copy(memory, &id, workload.as_deref()).await;
+        }
+        let mut asked = memory.take(&id);
+        observed.tries = Some(u32::try_from(asked.len()).unwrap_or(u32::MAX));
+        observed.mirrors = Some(
+            asked.iter().map(|(name, _)| (*name).to_owned()).filter(|name| Some(name) != workload.as_ref()).collect(),
+        );
+        if let Some(at) = asked.iter().rposition(|(name, _)| Some(*name) == workload.as_deref()) {
+            let seen = asked.swap_remove(at).1;
+            observed.mtls = Some(by_mutual_tls(&seen.headers));
+            observed.seen = Some(seen);
+        }
+        observed.body = Some(answer.body);
+        observed.headers = Some(answer.headers);
+    }
+    let calls = f64::from(call.times);
+    observed.same_workload = Some(counts.len() == 1);
+    observed.shares = Some(counts.into_iter().map(|(name, count)| (name, f64::from(count) / calls)).collect());
+    // Four standard deviations of a fair coin: a right share is off by more once in fifteen thousand runs.
+    observed.tolerance = (4.0 * (0.25 / calls).sqrt()).clamp(0.05, 1.0);
+    Ok(observed)
+}
+
+async fn wait_for_copy(memory: &Memory, id: &str, answered: Option<&str>) {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(1) && memory.workloads(id).iter().all(|name| Some(*name) == answered) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A sidecar tells its application who the verified peer is.
+fn by_mutual_tls(headers: &HeaderMap) -> bool {
+    headers
+        .get("x-forwarded-client-cert")
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("URI=spiffe://cluster.local/"))
+}
+
+fn get(url: &str, from: &str) -> Call {
+    let (authority, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
+    Call {
+        line: 0,
+        from: from.to_owned(),
+        times: 1,
+        method: http::Method::GET,
+        scheme: "http".to_owned(),
+        authority: authority.to_owned(),
+        path_and_query: format!("/{path}"),
+        headers: HeaderMap::new(),
+        body: String::new(),
+        expects: Vec::new(),
+    }
+}
+
+/// A host that answers with a number, in the mesh and at the gateway.
+fn marker(generation: u64) -> String {
+    format!(
+        r#"apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: a-marker}}
+spec:
+  hosts: [{MARKER_HOST}]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: a-marker}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers:
+  - port: {{number: 80, name: http, protocol: HTTP}}
+    hosts: [{MARKER_HOST}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: a-marker}}
+spec:
+  hosts: [{MARKER_HOST}]
+  gateways: [mesh, a-marker]
+  http:
+  - directResponse: {{status: 200, body: {{string: "generation {generation} "}}}}
+"#
+    )
+}
+
+/// A loopback net of which nobody uses the control plane's address.
+fn free_net() -> Result<u8, String> {
+    let start = 100 + rand::random::<u8>() % 90;
+    (0..90)
+        .map(|step| 100 + (start - 100 + step) % 90)
+        .find(|net| TcpListener::bind((Ipv4Addr::new(127, *net, 0, 1), 15010)).is_ok())
+        .ok_or_else(|| "no loopback net from 127.100.0.0 to 127.189.0.0 is free".to_owned())
+}
+
+async fn start_control(control: Ipv4Addr, config: &Path, state: &Path, issuer: PathBuf) -> Result<(), String> {
+    let at = |port| SocketAddr::from((control, port));
+    let config = ControlConfig {
+        config: vec![config.to_owned()],
+        xds_address: at(15010),
+        secure_xds_address: at(15012),
+        http_address: at(15014),
+        state_dir: Some(state.to_owned()),
+        token_issuer_keys: vec![issuer],
+        ..ControlConfig::default()
+    };
+    let (ready, wait) = tokio::sync::oneshot::channel();
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    // Ends with the process of the test.
+    std::thread::spawn(move || {
+        let told = move |_| {
+            // Whoever waited may have given up.
+            let _ = ready.send(());
+        };
+        let result = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map(|runtime| runtime.block_on(mizzen_control::run(config, std::future::pending(), told)));
+        drop(failed.send(format!("{result:?}")));
+    });
+    tokio::select! {
+        Ok(()) = wait => Ok(()),
+        why = failure => Err(format!("the control plane does not start: {}", why.unwrap_or_default())),
+    }
+}
+
+/// Starts all workloads; where the applications behind sidecars listen, by workload.
+async fn start_workloads(net: u8, memory: &Memory) -> Result<BTreeMap<&'static str, SocketAddr>, String> {
+    let mut apps = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for workload in &WORKLOADS {
+        let Workload { name, sidecar, port, .. } = *workload;
+        let address: SocketAddr =
+            if sidecar { (Ipv4Addr::LOCALHOST, 0).into() } else { (workload.address(net), port).into() };
+        let bound = echo::start(name, address, memory.clone())
+            .await
+            .map_err(|error| format!("{name} at {address}: {error}"))?;
+        apps.insert(name, bound);
+        names.insert(name);
+    }
+    Ok(apps)
+}
