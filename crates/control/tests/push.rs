@@ -1,5 +1,7 @@
 //! The control plane as it ships, on real sockets, with our own client in a proxy's place.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The secure port: who is let in, and what they may have.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

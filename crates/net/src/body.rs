@@ -28,7 +28,7 @@ pub enum Body {
     /// What was kept of a body for another try, then the rest of it.
     Replay {
         kept: Bytes,
-        rest: Box<Body>,
+        rest: Box<Self>,
     },
 }
 

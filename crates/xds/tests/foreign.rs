@@ -1,6 +1,8 @@
 //! Our client against a server made from the generated service, as a Go server behaves: it answers nothing, not even
 //! headers, before it has read the first request.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::pin::Pin;
 use std::time::Duration;
 

@@ -6,6 +6,8 @@
 //! - a client that has been complete never has a route to a cluster that it does not have, or that has no endpoints;
 //! - once it is quiet, the client has exactly what it should have.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
