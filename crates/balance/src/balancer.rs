@@ -67,8 +67,12 @@ impl Balancer {
     }
 
     /// A balancer under a new policy that knows what this one knows: ejections, active requests, what breakers count.
+    /// Where the new policy ejects nobody, whoever was ejected returns.
     pub fn successor(&self, policy: Arc<ClusterPolicy>, endpoints: &Arc<EndpointSet>, seed: u64, now: Time) -> Self {
         let hosts = self.hosts();
+        if policy.outliers.is_none() {
+            hosts.iter().for_each(|host| host.state.forgive());
+        }
         let compiled = Compiled::new(&policy, endpoints, &hosts, seed, now);
         Self {
             outliers: self.outliers.successor(&compiled.hosts),

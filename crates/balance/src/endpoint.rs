@@ -50,6 +50,13 @@ impl EndpointState {
         state
     }
 
+    /// Ends an ejection and forgets the errors that led to it.
+    pub(crate) fn forgive(&self) {
+        self.clear_runs();
+        self.ejection_backoff.store(0, Relaxed);
+        self.ejected.store(false, Relaxed);
+    }
+
     pub fn active_requests(&self) -> u32 {
         self.active_requests.load(Relaxed)
     }

@@ -268,7 +268,7 @@ fn end_run(run: &AtomicU32) {
 }
 
 impl EndpointState {
-    fn clear_runs(&self) {
+    pub(crate) fn clear_runs(&self) {
         for run in [&self.consecutive_5xx, &self.consecutive_gateway_failures, &self.consecutive_local_failures] {
             run.store(0, Relaxed);
         }

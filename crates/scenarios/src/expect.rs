@@ -237,7 +237,10 @@ impl What {
         }
         let seen = observed.seen.as_ref();
         match self {
-            Self::Status(wanted) => differs(wanted, observed.status.as_ref()),
+            Self::Status(wanted) => differs(wanted, observed.status.as_ref()).map(|status| {
+                let body = observed.body.as_deref().unwrap_or_default().trim();
+                if body.is_empty() { status } else { format!("{status} with the body {body:?}") }
+            }),
             Self::From(wanted) if wanted == "none" => {
                 observed.shares.as_ref().filter(|shares| !shares.is_empty()).map(shown_shares)
             }

@@ -183,3 +183,18 @@ fn threads_that_eject_at_once_keep_the_limit_and_the_arrangement_right() {
         }
     }
 }
+
+#[test]
+fn whoever_was_ejected_returns_when_the_rule_is_gone() {
+    let endpoints = endpoints(2);
+    let old = balancer(OutlierDetection { consecutive_5xx: 1, ..rules() }, 2);
+    let bad = &old.hosts()[0];
+    old.record(bad, INTERNAL, Time::ZERO).expect("not ejected");
+    let without = policy(Balance::RoundRobin { slow_start: None });
+    let new = old.successor(Arc::new(without), &endpoints, 0, at(1));
+    assert_eq!(new.ejections_active(), 0);
+    assert_eq!(new.membership().healthy, 2);
+    let picked: std::collections::HashSet<_> =
+        (0..4).map(|_| Arc::as_ptr(&new.pick(&PickContext::default()).unwrap().state)).collect();
+    assert_eq!(picked.len(), 2);
+}
