@@ -20,7 +20,7 @@ pub enum Phase {
     Serving,
     /// Finish, and take nothing new.
     Draining,
-    /// Idle connections are closed: half of the drain time is over.
+    /// Idle connections are closed.
     ClosingIdle,
     /// The drain time is over.
     Over,

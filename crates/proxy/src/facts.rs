@@ -9,9 +9,10 @@ use mizzen_balance::Host;
 use mizzen_identity::Peer;
 use mizzen_snapshot::Listener;
 use mizzen_snapshot::cluster::Cluster;
+use mizzen_snapshot::header::Facts as TemplateFacts;
 use mizzen_snapshot::http::HttpHandler;
 use mizzen_snapshot::listener::TcpHandler;
-use mizzen_snapshot::route::{Route, VirtualHost};
+use mizzen_snapshot::route::{RequestView, Route, VirtualHost};
 
 use crate::refusal::Flag;
 
@@ -49,7 +50,8 @@ impl Downstream {
     }
 }
 
-/// One HTTP request and what became of it.
+/// One HTTP request and what became of it. It grows with the exchange: first the request alone, as it came; then as it
+/// is sent; at last what came back. Whatever breaks it off, what is known by then is recorded.
 #[derive(Debug)]
 pub struct HttpFacts {
     pub downstream: Arc<Downstream>,
@@ -57,13 +59,16 @@ pub struct HttpFacts {
     pub started: Instant,
     pub started_at: SystemTime,
     pub method: Method,
-    /// Path with query, after rewriting (as Envoy logs it).
+    /// Path with query, after rewriting (as Envoy logs it); the authority for CONNECT.
     pub path: String,
     pub authority: String,
     pub scheme: &'static str,
     pub version: Version,
-    /// Headers as sent to the upstream.
+    /// Headers as sent to the upstream, without `host`.
     pub request_headers: HeaderMap,
+    /// The protocol that the client wants to switch to.
+    pub upgrade: Option<String>,
+    pub is_grpc: bool,
     pub response_headers: HeaderMap,
     pub response_trailers: Option<HeaderMap>,
     /// 0 when no response was sent.
@@ -116,4 +121,50 @@ pub struct TcpFacts {
     pub upstream_local: Option<SocketAddr>,
     pub upstream_identity: Option<Arc<Peer>>,
     pub upstream_tls: bool,
+}
+
+impl HttpFacts {
+    /// What routing asks.
+    pub fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: &self.method,
+            authority: &self.authority,
+            scheme: self.scheme,
+            path_and_query: &self.path,
+            headers: &self.request_headers,
+            client_ip: Some(self.remote.ip()),
+        }
+    }
+
+    /// What header templates may ask for.
+    pub fn for_templates<'a>(&'a self, response: Option<&'a HeaderMap>) -> TemplateFacts<'a> {
+        let downstream = &self.downstream;
+        let tls = downstream.tls.as_ref();
+        TemplateFacts {
+            request: Some(self.view()),
+            response,
+            downstream_remote: Some(self.remote),
+            downstream_direct_remote: Some(downstream.peer),
+            downstream_local: Some(downstream.local),
+            peer_uri_san: downstream.peer_uri(),
+            peer_subject: tls.and_then(|tls| Some(tls.peer.as_ref()?.subject.as_str())),
+            tls_version: tls.map(|tls| tls.version),
+            server_name: tls.and_then(|tls| tls.server_name.as_deref()),
+            protocol: Some(protocol_name(self.version)),
+            upstream_host: self.upstream_peer,
+            upstream_cluster: self.cluster.as_ref().map(|cluster| cluster.policy.name.as_str()),
+            route_name: self.route.as_ref().map(|route| route.name.as_str()),
+            response_code: None,
+            response_flags: None,
+            hostname: None,
+        }
+    }
+}
+
+pub fn protocol_name(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
 }

@@ -97,6 +97,7 @@ pub async fn run(
     let recorder: Arc<dyn crate::shared::Recorder> = Arc::<Record>::clone(&record);
     let shared = Arc::new(Shared::new(secrets.clone(), recorder, config.limits, config.drain_time));
     let held = Arc::new(Held::default());
+    held.set_bootstrap(serde_json::json!({ "node": node }));
     let _identity = config.identity.as_ref().map(|options| start_identity(options, &config, &secrets));
 
     let workers = Workers::start(&shared, config.concurrency).map_err(RunError::Worker)?;

@@ -18,6 +18,10 @@ use crate::listener::{self, ListenerState, Slot};
 use crate::shared::Shared;
 use crate::upstream::Upstream;
 
+/// How long connections that carry nothing are left open when a drain begins: a client that is busy sends its next
+/// request within it and is told to close; for the others waiting longer changes nothing.
+const QUIET_DRAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// A listening socket, for as long as it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotId(pub u64);
@@ -140,16 +144,16 @@ impl Worker {
             slot.close();
         }
         let drains: Vec<_> = slots.iter().map(|slot| slot.drain()).collect();
-        let half = self.shared.drain_time / 2;
+        let quiet = self.shared.drain_time.min(QUIET_DRAIN * 2) / 2;
         let gone = async {
             while slots.iter().any(|slot| slot.open() > 0) {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         };
         tokio::pin!(gone);
-        if tokio::time::timeout(half, &mut gone).await.is_err() {
+        if tokio::time::timeout(quiet, &mut gone).await.is_err() {
             drains.iter().for_each(|drain| drain.advance(Phase::ClosingIdle));
-            let _ = tokio::time::timeout(half, &mut gone).await;
+            let _ = tokio::time::timeout(self.shared.drain_time - quiet, &mut gone).await;
             drains.iter().for_each(|drain| drain.advance(Phase::Over));
             tokio::task::yield_now().await;
         }
@@ -157,12 +161,13 @@ impl Worker {
 
     /// Runs a drain through its phases.
     fn drain_after(&self, drain: Rc<Drain>) {
-        let half = self.shared.drain_time / 2;
+        let quiet = self.shared.drain_time.min(QUIET_DRAIN * 2) / 2;
+        let rest = self.shared.drain_time - quiet;
         drain.advance(Phase::Draining);
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(half).await;
+            tokio::time::sleep(quiet).await;
             drain.advance(Phase::ClosingIdle);
-            tokio::time::sleep(half).await;
+            tokio::time::sleep(rest).await;
             drain.advance(Phase::Over);
         });
     }

@@ -8,24 +8,14 @@ use crate::facts::HttpFacts;
 use crate::refusal::Refusal;
 use crate::upstream::send::ResponseBody;
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: ResponseBody,
-    /// What is recorded once the answer was sent.
-    pub facts: Box<HttpFacts>,
-    /// The connection ends after this answer.
-    pub close: bool,
-    /// After this head the connection carries opaque bytes to and from the upstream.
-    pub tunnel: bool,
-}
-
-/// Status, headers and body, before the listener's own headers are added.
+/// Status, headers and body.
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: ResponseBody,
+    /// After this head the connection carries opaque bytes to and from the upstream.
     pub tunnel: bool,
+    /// The connection ends after this answer.
     pub close: bool,
 }
 
@@ -45,12 +35,12 @@ impl Reply {
     }
 
     /// The answer for a refusal; records why. gRPC clients get a gRPC status, for they do not look at HTTP's.
-    pub fn refusal(refusal: &Refusal, is_grpc: bool, method: &Method, facts: &mut HttpFacts) -> Self {
+    pub fn refusal(refusal: &Refusal, facts: &mut HttpFacts) -> Self {
         let told = refusal.told();
         facts.flags.extend(told.flag);
         facts.details = told.details;
         facts.cause = Some(refusal.to_string());
-        let mut reply = if is_grpc {
+        let mut reply = if facts.is_grpc {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", HeaderValue::from(refusal.grpc_status()));
@@ -59,7 +49,7 @@ impl Reply {
             }
             Self::local(StatusCode::OK, headers, Body::Empty)
         } else {
-            let body = if *method == Method::HEAD { Body::Empty } else { Body::from(told.body) };
+            let body = if facts.method == Method::HEAD { Body::Empty } else { Body::from(told.body) };
             Self::text(told.status, body)
         };
         reply.close = told.close;

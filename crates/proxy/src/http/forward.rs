@@ -16,7 +16,6 @@ use mizzen_snapshot::plan::ForwardPlan;
 use mizzen_snapshot::route::{HostRewrite, Outcome, Reset, RetryPolicy};
 
 use super::answer::Reply;
-use super::exchange::{Request, template_facts};
 use super::headers;
 use crate::connection::Connection;
 use crate::facts::HttpFacts;
@@ -33,25 +32,25 @@ pub async fn forward(
     connection: &Rc<Connection>,
     handler: &HttpHandler,
     snapshot: &Snapshot,
-    plan: ForwardPlan,
-    request: &mut Request,
-    body: Body,
+    plan: &ForwardPlan,
     facts: &mut HttpFacts,
+    body: Body,
 ) -> Result<Reply, Refusal> {
     let worker = &connection.worker;
-    allow_upgrade(handler, &plan, request)?;
+    allow_upgrade(handler, plan, facts)?;
     let upstream = worker.upstream(&plan.cluster);
-    let retry = retry_policy(&plan, request);
+    let retry = retry_policy(plan, facts);
     let keep = if retry.is_some() { worker.shared.limits.retry_buffer } else { 0 };
     let mut body = RequestBody::new(body, keep);
-    edit(handler, &plan, request, facts);
-    super::mirror::mirror(connection, snapshot, &plan, request, &mut body);
+    edit(handler, plan, facts);
+    super::mirror::mirror(connection, snapshot, plan, facts, &mut body);
 
-    let timeout = timeout(&plan, request);
+    let timeout = timeout(plan, facts);
     let per_try = retry.as_deref().and_then(|retry| retry.per_try_timeout);
-    let mut timeouts = Timeouts::new(timeout, per_try, body.is_received());
-    let mut tries = Tries { connection, upstream: &upstream, plan: &plan, retry: retry.as_deref(), tried: Vec::new() };
-    let mut response = tries.run(handler, request, body, facts, &mut timeouts).await?;
+    let idle = plan.forward().idle_timeout.or(handler.stream_idle_timeout).filter(|idle| !idle.is_zero());
+    let mut timeouts = Timeouts::new(timeout, per_try, idle, body.is_received());
+    let mut tries = Tries { connection, upstream: &upstream, plan, retry: retry.as_deref(), tried: Vec::new() };
+    let mut response = tries.run(handler, body, facts, &mut timeouts).await?;
 
     facts.upstream_responded = Some(facts.started.elapsed());
     facts.upstream_peer = response.facts.peer;
@@ -62,8 +61,8 @@ pub async fn forward(
     response.body.deadline.set(deadline);
     response.body.timeout = whole;
 
-    let switch = is_switch(request, response.status);
-    headers::remove_hop_headers(&mut response.headers, switch && request.method != Method::CONNECT);
+    let switch = crate::upstream::http1::is_switch(response.status, &facts.method, facts.upgrade.is_some());
+    headers::remove_hop_headers(&mut response.headers, switch && facts.method != Method::CONNECT);
     if !handler.suppress_envoy_headers {
         let waited =
             facts.upstream_responded.unwrap_or_default().saturating_sub(facts.upstream_sent.unwrap_or_default());
@@ -75,19 +74,15 @@ pub async fn forward(
     }
     for edits in plan.response_edits().filter(|edits| !edits.is_empty()) {
         let before = response.headers.clone();
-        edits.apply(&mut response.headers, &template_facts(facts, request, Some(&before)));
+        edits.apply(&mut response.headers, &facts.for_templates(Some(&before)));
     }
     Ok(Reply { status: response.status, headers: response.headers, body: response.body, tunnel: switch, close: false })
 }
 
-fn is_switch(request: &Request, status: StatusCode) -> bool {
-    crate::upstream::http1::is_switch(status, &request.method, request.upgrade.is_some())
-}
-
 /// An upgrade that is not enabled is not asked for: the request goes on as plain HTTP, as RFC 9110 (7.8) allows, unless
 /// the route switches it off explicitly.
-fn allow_upgrade(handler: &HttpHandler, plan: &ForwardPlan, request: &mut Request) -> Result<(), Refusal> {
-    let wanted = match (&request.upgrade, &request.method) {
+fn allow_upgrade(handler: &HttpHandler, plan: &ForwardPlan, facts: &mut HttpFacts) -> Result<(), Refusal> {
+    let wanted = match (&facts.upgrade, &facts.method) {
         (Some(protocol), _) => protocol.as_str(),
         (None, &Method::CONNECT) => "connect",
         (None, _) => return Ok(()),
@@ -100,26 +95,26 @@ fn allow_upgrade(handler: &HttpHandler, plan: &ForwardPlan, request: &mut Reques
     if allowed {
         return Ok(());
     }
-    if of_route.is_some() || request.method == Method::CONNECT {
+    if of_route.is_some() || facts.method == Method::CONNECT {
         return Err(Refusal::UpgradeNotAllowed(wanted.to_owned()));
     }
-    request.upgrade = None;
-    headers::remove_hop_headers(&mut request.headers, false);
+    facts.upgrade = None;
+    headers::remove_hop_headers(&mut facts.request_headers, false);
     Ok(())
 }
 
-fn retry_policy(plan: &ForwardPlan, request: &Request) -> Option<Arc<RetryPolicy>> {
-    if request.upgrade.is_some() || request.method == Method::CONNECT {
+fn retry_policy(plan: &ForwardPlan, facts: &HttpFacts) -> Option<Arc<RetryPolicy>> {
+    if facts.upgrade.is_some() || facts.method == Method::CONNECT {
         return None;
     }
     plan.forward().retry.clone().or_else(|| plan.host.retry.clone()).filter(|retry| retry.retries > 0)
 }
 
 /// The route's timeout, or what a gRPC client asks for within the route's bound.
-fn timeout(plan: &ForwardPlan, request: &Request) -> Option<std::time::Duration> {
+fn timeout(plan: &ForwardPlan, facts: &HttpFacts) -> Option<std::time::Duration> {
     let forward = plan.forward();
-    if let (true, Some(bound)) = (request.is_grpc, forward.grpc_timeout_max)
-        && let Some(asked) = request.headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()))
+    if let (true, Some(bound)) = (facts.is_grpc, forward.grpc_timeout_max)
+        && let Some(asked) = facts.request_headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()))
     {
         return Some(if bound.is_zero() { asked } else { asked.min(bound) });
     }
@@ -144,57 +139,57 @@ fn grpc_timeout(value: &[u8]) -> Option<std::time::Duration> {
     })
 }
 
-/// What the route changes in the request, in Envoy's order: path and host, then header edits.
-fn edit(handler: &HttpHandler, plan: &ForwardPlan, request: &mut Request, facts: &HttpFacts) {
+/// What the route changes in the request, in Envoy's order: header edits, then path and host.
+fn edit(handler: &HttpHandler, plan: &ForwardPlan, facts: &mut HttpFacts) {
     let forward = plan.forward();
     if !handler.suppress_envoy_headers
         && let Some(timeout) = forward.timeout.filter(|timeout| !timeout.is_zero())
     {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        request.headers.insert(headers::X_ENVOY_EXPECTED_TIMEOUT, HeaderValue::from(millis));
+        facts.request_headers.insert(headers::X_ENVOY_EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
     for edits in plan.request_edits().filter(|edits| !edits.is_empty()) {
-        let mut changed = request.headers.clone();
-        edits.apply(&mut changed, &template_facts(facts, request, None));
-        request.headers = changed;
+        let mut changed = facts.request_headers.clone();
+        edits.apply(&mut changed, &facts.for_templates(None));
+        facts.request_headers = changed;
     }
     if let Some(operation) = plan.route.operation.as_deref()
         && facts.downstream.listener.direction == Direction::Outbound
         && let Ok(operation) = HeaderValue::from_str(operation)
     {
-        request.headers.insert(headers::X_ENVOY_DECORATOR, operation);
+        facts.request_headers.insert(headers::X_ENVOY_DECORATOR, operation);
     }
-    if request.method != Method::CONNECT
+    if facts.method != Method::CONNECT
         && let Some(path) = &plan.path_and_query
     {
-        if let Ok(original) = HeaderValue::from_str(&request.path)
-            && !handler.suppress_envoy_headers
+        let original = std::mem::replace(&mut facts.path, path.clone());
+        if let (Ok(original), false) =
+            (HeaderValue::from_maybe_shared(bytes::Bytes::from(original)), handler.suppress_envoy_headers)
         {
-            request.headers.insert(headers::X_ENVOY_ORIGINAL_PATH, original);
+            facts.request_headers.insert(headers::X_ENVOY_ORIGINAL_PATH, original);
         }
-        request.path.clone_from(path);
     }
     let host = match plan.rewrite_host() {
         Some(HostRewrite::Literal(host)) => host.to_str().ok().map(str::to_owned),
         Some(HostRewrite::Header(name)) => {
-            request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            facts.request_headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         }
         // Known when the endpoint is.
         Some(HostRewrite::Endpoint) | None => None,
     };
     if let Some(host) = host {
-        rewrite_host(plan, request, host);
+        rewrite_host(plan, facts, host);
     }
 }
 
-fn rewrite_host(plan: &ForwardPlan, request: &mut Request, host: String) {
-    if let Ok(original) = HeaderValue::from_str(&request.authority) {
-        request.headers.insert(headers::X_ENVOY_ORIGINAL_HOST, original.clone());
+fn rewrite_host(plan: &ForwardPlan, facts: &mut HttpFacts, host: String) {
+    if let Ok(original) = HeaderValue::from_str(&facts.authority) {
+        facts.request_headers.insert(headers::X_ENVOY_ORIGINAL_HOST, original.clone());
         if plan.forward().append_x_forwarded_host {
-            request.headers.append(headers::X_FORWARDED_HOST, original);
+            facts.request_headers.append(headers::X_FORWARDED_HOST, original);
         }
     }
-    request.authority = host;
+    facts.authority = host;
 }
 
 /// All tries of one request.
@@ -210,7 +205,6 @@ impl Tries<'_> {
     async fn run(
         &mut self,
         handler: &HttpHandler,
-        request: &mut Request,
         mut body: RequestBody,
         facts: &mut HttpFacts,
         timeouts: &mut Timeouts,
@@ -222,19 +216,19 @@ impl Tries<'_> {
         loop {
             facts.attempts = attempt;
             if self.plan.host.include_attempt_count {
-                request.headers.insert(headers::X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(attempt));
+                facts.request_headers.insert(headers::X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(attempt));
             }
-            let host = self.pick(request, facts)?;
+            let host = self.pick(facts)?;
             facts.upstream = Some(Arc::clone(&host));
             if matches!(self.plan.rewrite_host(), Some(HostRewrite::Endpoint))
                 && let Some(name) = host.endpoint.hostname.clone()
             {
-                rewrite_host(self.plan, request, name);
+                rewrite_host(self.plan, facts, name);
             }
             if facts.upstream_sent.is_none() {
                 facts.upstream_sent = Some(facts.started.elapsed());
             }
-            let (failure, returned) = match self.try_once(handler, &host, request, body, timeouts).await {
+            let (failure, returned) = match self.try_once(handler, &host, facts, body, timeouts).await {
                 Ok(mut response) => {
                     if self.worth_another(&response, attempt)
                         && let Ok(permit) = self.retry_permit()
@@ -260,7 +254,7 @@ impl Tries<'_> {
             facts.bytes_received = body.received();
             facts.upstream_failure = Some(failure.refusal.to_string());
             let whole = body.rewind();
-            if whole && races < MAX_RACES && failure.is_idle_race(&request.method) {
+            if whole && races < MAX_RACES && failure.is_idle_race(&facts.method) {
                 tracing::debug!(cause = %failure.refusal, "sent again: the endpoint had closed an idle connection");
                 races += 1;
                 continue;
@@ -284,7 +278,7 @@ impl Tries<'_> {
         }
     }
 
-    fn pick(&self, request: &Request, facts: &HttpFacts) -> Result<Arc<Host>, Refusal> {
+    fn pick(&self, facts: &HttpFacts) -> Result<Arc<Host>, Refusal> {
         let worker = &self.connection.worker;
         if let Discovery::OriginalDst { port_override } = self.plan.cluster.policy.discovery {
             let mut address = facts.downstream.local;
@@ -301,7 +295,6 @@ impl Tries<'_> {
             avoid: if avoid { &self.tried } else { &[] },
             attempts: self.retry.map_or(0, |retry| retry.host_selection_attempts),
         };
-        let _ = request;
         self.upstream.balancer.pick(&ask).map_err(|none| Refusal::NoHealthyUpstream {
             cluster: self.upstream.name().to_owned(),
             empty: none == mizzen_balance::NoEndpoint::Empty,
@@ -312,7 +305,7 @@ impl Tries<'_> {
         &self,
         handler: &HttpHandler,
         host: &Arc<Host>,
-        request: &Request,
+        facts: &HttpFacts,
         body: RequestBody,
         timeouts: &mut Timeouts,
     ) -> Result<UpstreamResponse, (Failure, RequestBody)> {
@@ -324,18 +317,18 @@ impl Tries<'_> {
         let what = Try {
             upstream: self.upstream,
             host,
-            client_http2: request.version == Version::HTTP_2,
+            client_http2: facts.version == Version::HTTP_2,
             istio_alpn: handler.istio_alpn,
-            http1_only: request.upgrade.is_some() || request.method == Method::CONNECT,
+            http1_only: facts.upgrade.is_some() || facts.method == Method::CONNECT,
         };
         let endpoint = connect::name(host);
         let head = Head {
-            method: &request.method,
-            scheme: request.scheme,
-            host: &request.authority,
-            target: &request.path,
-            headers: &request.headers,
-            upgrade: request.upgrade.is_some(),
+            method: &facts.method,
+            scheme: facts.scheme,
+            host: &facts.authority,
+            target: &facts.path,
+            headers: &facts.request_headers,
+            upgrade: facts.upgrade.is_some(),
             endpoint: &endpoint,
         };
         let result = send::send(&what, head, body, timeouts).await;

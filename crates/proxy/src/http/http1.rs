@@ -15,11 +15,12 @@ use mizzen_net::timer::Deadline;
 use mizzen_snapshot::http::HttpHandler;
 use tokio::time::Instant;
 
-use super::answer::Answer;
-use super::exchange::{Incoming, exchange};
+use super::answer::Reply;
+use super::exchange::{Head, begin, exchange};
 use super::{headers, tunnel};
 use crate::connection::Connection;
 use crate::drain::Phase;
+use crate::facts::HttpFacts;
 use crate::refusal::{Flag, Refusal};
 use crate::upstream::send::Broken;
 
@@ -51,19 +52,15 @@ pub async fn serve(connection: Rc<Connection>, handler: Arc<HttpHandler>, io: Io
         if request.expects_continue {
             io.expect_continue();
         }
-        let incoming = Incoming {
-            body: Body::of_http1(&io, request.body),
-            method: request.method,
-            uri: request.uri,
-            version: request.version,
-            headers: request.headers,
-            started: std::time::Instant::now(),
-        };
-        let answer = {
-            let mut answering = pin!(exchange(&connection, &handler, incoming));
+        let body = Body::of_http1(&io, request.body);
+        let head =
+            Head { method: request.method, uri: request.uri, version: request.version, headers: request.headers };
+        let mut facts = begin(&connection, &handler, head);
+        let reply = {
+            let mut answering = pin!(exchange(&connection, &handler, &mut facts, body));
             poll_fn(|cx| {
-                if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
-                    return Poll::Ready(Some(answer));
+                if let Poll::Ready(reply) = answering.as_mut().poll(cx) {
+                    return Poll::Ready(Some(reply));
                 }
                 // Nobody waits for the answer any more: what is under way for it ends here.
                 if io.decoder().is_done() && io.poll_closed(cx).is_ready() {
@@ -73,11 +70,8 @@ pub async fn serve(connection: Rc<Connection>, handler: Arc<HttpHandler>, io: Io
             })
             .await
         };
-        let Some(answer) = answer else {
-            tracing::debug!(peer = %connection.downstream.peer, "client closed before it was answered");
-            return;
-        };
-        match send(&connection, &handler, &io, &client, answer).await {
+        let Some(reply) = reply else { return record_gone(&connection, facts) };
+        match send(&connection, &handler, &io, &client, facts, reply).await {
             After::Next => io.shrink(),
             After::Close => {
                 let _ = io.shutdown().await;
@@ -139,9 +133,10 @@ async fn next_request(
 }
 
 /// Answers a head that could not be read, and closes: where the next message would begin is not known.
-async fn refuse(connection: &Connection, handler: &HttpHandler, io: &Io, refusal: &Refusal) {
+async fn refuse(connection: &Connection, handler: &Arc<HttpHandler>, io: &Io, refusal: &Refusal) {
     let told = refusal.told();
     tracing::info!(peer = %connection.downstream.peer, cause = %refusal, "request refused");
+    record_refused(connection, handler, refusal);
     let mut response = HeaderMap::new();
     headers::respond(handler, &mut response);
     add_date(connection, &mut response);
@@ -154,6 +149,20 @@ async fn refuse(connection: &Connection, handler: &HttpHandler, io: &Io, refusal
         io.drain(LINGER_BYTES).await;
     };
     let _ = tokio::time::timeout(LINGER_TIME, closing).await;
+}
+
+/// Records a request of which nothing could be read; its method and path are not known.
+fn record_refused(connection: &Connection, handler: &Arc<HttpHandler>, refusal: &Refusal) {
+    let Ok(method) = Method::from_bytes(b"-") else { return };
+    let head = Head { method, uri: http::Uri::default(), version: Version::HTTP_11, headers: HeaderMap::new() };
+    let mut facts = begin(connection, handler, head);
+    let told = refusal.told();
+    facts.path.clear();
+    facts.status = told.status.as_u16();
+    facts.flags.extend(told.flag);
+    facts.details = told.details;
+    facts.cause = Some(refusal.to_string());
+    connection.worker.shared.recorder.http(&facts);
 }
 
 /// What the client's request says about its answer.
@@ -176,7 +185,8 @@ async fn send(
     handler: &HttpHandler,
     io: &Io,
     client: &ClientSide,
-    mut answer: Answer,
+    facts: Box<HttpFacts>,
+    mut answer: Reply,
 ) -> After {
     add_date(connection, &mut answer.headers);
     let mut encoder = encoder(client, &answer);
@@ -196,7 +206,7 @@ async fn send(
     let status = answer.status;
     io.queue_response(status, &answer.headers, encoder, option);
     if answer.tunnel {
-        tunnel::run(connection, handler, io, answer).await;
+        tunnel::run(connection, handler, io, facts, answer).await;
         return After::Abort;
     }
     let idle = handler.stream_idle_timeout.filter(|idle| !idle.is_zero());
@@ -209,7 +219,7 @@ async fn send(
     })
     .await;
     let complete = sent.is_ok();
-    record(connection, answer, sent);
+    record(connection, facts, answer, sent);
     match (complete, keep_alive && io.decoder().is_done()) {
         (true, true) => After::Next,
         (true, false) => After::Close,
@@ -218,7 +228,7 @@ async fn send(
 }
 
 /// How the body is framed for this client (RFC 9112, section 6).
-fn encoder(client: &ClientSide, answer: &Answer) -> Encoder {
+fn encoder(client: &ClientSide, answer: &Reply) -> Encoder {
     let status = answer.status;
     let bodiless = client.method == Method::HEAD
         || status.is_informational()
@@ -244,7 +254,7 @@ pub enum Gone {
     Length,
 }
 
-fn poll_send(io: &Io, encoder: &mut Encoder, answer: &mut Answer, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+fn poll_send(io: &Io, encoder: &mut Encoder, answer: &mut Reply, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
     loop {
         if io.unsent() > HIGH_WATER && ready!(io.poll_flush(cx)).is_err() {
             return Poll::Ready(Err(Gone::Client));
@@ -292,8 +302,7 @@ fn poll_send(io: &Io, encoder: &mut Encoder, answer: &mut Answer, cx: &mut Conte
 }
 
 /// Completes the facts with how the answer went, and records them.
-pub fn record(connection: &Connection, mut answer: Answer, sent: Result<(), Gone>) {
-    let facts = &mut answer.facts;
+pub fn record(connection: &Connection, mut facts: Box<HttpFacts>, mut answer: Reply, sent: Result<(), Gone>) {
     facts.duration = facts.started.elapsed();
     facts.bytes_sent = answer.body.bytes;
     facts.bytes_received = facts.bytes_received.max(answer.body.request_bytes());
@@ -333,7 +342,18 @@ pub fn record(connection: &Connection, mut answer: Answer, sent: Result<(), Gone
             facts.cause = Some(format!("the response was not complete within {} ms", answer.body.timeout.as_millis()));
         }
     }
-    connection.worker.shared.recorder.http(&answer.facts);
+    connection.worker.shared.recorder.http(&facts);
+}
+
+/// Records a request whose client left before there was an answer.
+pub fn record_gone(connection: &Connection, mut facts: Box<HttpFacts>) {
+    let gone = Refusal::DownstreamGone { while_: "it waited for the answer" };
+    let told = gone.told();
+    facts.duration = facts.started.elapsed();
+    facts.flags.extend(told.flag);
+    facts.details = told.details;
+    facts.cause = Some(gone.to_string());
+    connection.worker.shared.recorder.http(&facts);
 }
 
 /// Every response says when it was made (RFC 9110, section 6.6.1).

@@ -17,11 +17,12 @@ use mizzen_net::{Body, Stream};
 use mizzen_snapshot::http::HttpHandler;
 use tokio::time::Instant;
 
-use super::answer::Answer;
-use super::exchange::{Incoming, exchange};
-use super::http1::{Gone, add_date, record};
+use super::answer::Reply;
+use super::exchange::{Head, begin, exchange};
+use super::http1::{Gone, add_date, record, record_gone};
 use crate::connection::Connection;
 use crate::drain::Phase;
+use crate::facts::HttpFacts;
 use crate::upstream::http2::is_connection_header;
 use crate::upstream::send::Broken;
 
@@ -50,7 +51,14 @@ async fn run(
     let draining = connection.drain.reached(Phase::Draining);
     let mut draining = pin!(draining);
     let mut closing = false;
+    let resets = Rc::new(Resets::default());
     loop {
+        if resets.are_too_many() {
+            tracing::warn!(peer = %connection.downstream.peer, "HTTP/2 connection closed: most streams were reset early");
+            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            let _ = tokio::time::timeout(patience, poll_fn(|cx| h2.poll_closed(cx))).await;
+            return Ok(());
+        }
         let next = poll_fn(|cx| {
             if !closing && (draining.as_mut().poll(cx).is_ready() || age.poll(cx).is_ready()) {
                 return Poll::Ready(Next::Drain);
@@ -79,7 +87,9 @@ async fn run(
                 let (request, respond) = accepted?;
                 streams.set(streams.get() + 1);
                 let guard = StreamGuard(Rc::clone(&streams));
-                let serving = serve_stream(Rc::clone(connection), Arc::clone(handler), request, respond);
+                resets.begun.set(resets.begun.get() + 1);
+                let serving =
+                    serve_stream(Rc::clone(connection), Arc::clone(handler), request, respond, Rc::clone(&resets));
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(guard);
@@ -92,6 +102,26 @@ async fn run(
 enum Next {
     Drain,
     Accepted(Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>),
+}
+
+/// Streams that the client reset before they were answered. Each costs us more than it costs the client ("rapid
+/// reset"), so a connection where most streams end so is closed (Envoy: `premature_reset_min_stream_lifetime`).
+#[derive(Default)]
+struct Resets {
+    begun: std::cell::Cell<u32>,
+    early: std::cell::Cell<u32>,
+}
+
+impl Resets {
+    const ALLOWED: u32 = 100;
+
+    fn count(&self) {
+        self.early.set(self.early.get() + 1);
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.early.get() > Self::ALLOWED && self.early.get() > self.begun.get() / 2
+    }
 }
 
 struct StreamGuard(Rc<std::cell::Cell<usize>>);
@@ -107,33 +137,31 @@ async fn serve_stream(
     handler: Arc<HttpHandler>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    resets: Rc<Resets>,
 ) {
     let (parts, stream) = request.into_parts();
     let mut headers = parts.headers;
     join_cookies(&mut headers);
-    let is_head = parts.method == http::Method::HEAD;
-    let incoming = Incoming {
-        body: Body::of_http2(stream, &headers),
-        method: parts.method,
-        uri: parts.uri,
-        version: Version::HTTP_2,
-        headers,
-        started: std::time::Instant::now(),
-    };
-    let answer = {
-        let mut answering = pin!(exchange(&connection, &handler, incoming));
+    let body = Body::of_http2(stream, &headers);
+    let head = Head { method: parts.method, uri: parts.uri, version: Version::HTTP_2, headers };
+    let mut facts = begin(&connection, &handler, head);
+    let reply = {
+        let mut answering = pin!(exchange(&connection, &handler, &mut facts, body));
         poll_fn(|cx| {
-            if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
+            if let Poll::Ready(reply) = answering.as_mut().poll(cx) {
+                return Poll::Ready(Some(reply));
             }
             // The client took its request back: what is under way for it ends here.
             respond.poll_reset(cx).map(|_| None)
         })
         .await
     };
-    match answer {
-        Some(answer) => send(&connection, &handler, respond, answer, is_head).await,
-        None => tracing::debug!(peer = %connection.downstream.peer, "client reset its stream before it was answered"),
+    match reply {
+        Some(reply) => send(&connection, &handler, respond, facts, reply).await,
+        None => {
+            resets.count();
+            record_gone(&connection, facts);
+        }
     }
 }
 
@@ -152,9 +180,10 @@ async fn send(
     connection: &Rc<Connection>,
     handler: &HttpHandler,
     mut respond: SendResponse<Bytes>,
-    mut answer: Answer,
-    is_head: bool,
+    facts: Box<HttpFacts>,
+    mut answer: Reply,
 ) {
+    let is_head = facts.method == http::Method::HEAD;
     add_date(connection, &mut answer.headers);
     let mut response = Response::new(());
     *response.status_mut() = answer.status;
@@ -172,10 +201,10 @@ async fn send(
     }
     let stream = match respond.send_response(response, ended) {
         Ok(stream) => stream,
-        Err(_) => return record(connection, answer, Err(Gone::Client)),
+        Err(_) => return record(connection, facts, answer, Err(Gone::Client)),
     };
     if ended {
-        return record(connection, answer, Ok(()));
+        return record(connection, facts, answer, Ok(()));
     }
     let mut sender = Sender::new(stream);
     let idle = handler.stream_idle_timeout.filter(|idle| !idle.is_zero());
@@ -192,14 +221,14 @@ async fn send(
         Err(Gone::Body(Broken::Upstream(_)) | Gone::Length) => sender.reset(Reason::INTERNAL_ERROR),
         Err(Gone::Body(Broken::Downstream(_) | Broken::Timeout) | Gone::Idle) => sender.reset(Reason::CANCEL),
     }
-    record(connection, answer, sent);
+    record(connection, facts, answer, sent);
 }
 
 fn has_body(status: http::StatusCode) -> bool {
     !status.is_informational() && status != http::StatusCode::NO_CONTENT && status != http::StatusCode::NOT_MODIFIED
 }
 
-fn poll_send(sender: &mut Sender, answer: &mut Answer, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+fn poll_send(sender: &mut Sender, answer: &mut Reply, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
     loop {
         if sender.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(Gone::Client));

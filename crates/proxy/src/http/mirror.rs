@@ -9,8 +9,8 @@ use mizzen_net::Body;
 use mizzen_snapshot::plan::ForwardPlan;
 use mizzen_snapshot::{Cluster, Snapshot};
 
-use super::exchange::Request;
 use crate::connection::Connection;
+use crate::facts::HttpFacts;
 use crate::upstream::connect;
 use crate::upstream::request::RequestBody;
 use crate::upstream::send::{self, Head, Try};
@@ -24,22 +24,22 @@ pub fn mirror(
     connection: &Rc<Connection>,
     snapshot: &Snapshot,
     plan: &ForwardPlan,
-    request: &Request,
+    facts: &HttpFacts,
     body: &mut RequestBody,
 ) {
     for mirror in &plan.forward().mirrors {
         let Some(cluster) = snapshot.cluster(&mirror.cluster) else { continue };
-        if request.upgrade.is_some() || !mirror.share.hit(connection.worker.random.per_million()) {
+        if facts.upgrade.is_some() || !mirror.share.hit(connection.worker.random.per_million()) {
             continue;
         }
-        let host = if mirror.shadow_host { shadow(&request.authority) } else { request.authority.clone() };
+        let host = if mirror.shadow_host { shadow(&facts.authority) } else { facts.authority.clone() };
         let copy = Copy {
-            method: request.method.clone(),
-            scheme: request.scheme,
+            method: facts.method.clone(),
+            scheme: facts.scheme,
             host,
-            target: request.path.clone(),
-            headers: request.headers.clone(),
-            http2: request.version == Version::HTTP_2,
+            target: facts.path.clone(),
+            headers: facts.request_headers.clone(),
+            http2: facts.version == Version::HTTP_2,
         };
         let sending = copy.send(Rc::clone(connection), Cluster::clone(cluster), body.mirror());
         tokio::task::spawn_local(async move {
@@ -85,7 +85,7 @@ impl Copy {
             endpoint: &endpoint,
         };
         let body = RequestBody::new(body, 0);
-        let mut timeouts = Timeouts::new(None, None, false);
+        let mut timeouts = Timeouts::new(None, None, None, false);
         match send::send(&what, head, body, &mut timeouts).await {
             Ok(mut response) => {
                 response.body.hold(permit, host.begin_request());

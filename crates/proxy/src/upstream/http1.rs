@@ -29,6 +29,8 @@ pub struct Idle {
     opened: Instant,
     idle_since: Instant,
     requests: u32,
+    /// What the endpoint said in `keep-alive: timeout=`, less a margin.
+    patience: Option<Duration>,
 }
 
 impl Idle {
@@ -43,6 +45,7 @@ impl Idle {
             opened: now,
             idle_since: now,
             requests: 0,
+            patience: None,
         }
     }
 
@@ -52,7 +55,8 @@ impl Idle {
 
     /// Still open, and not idle for too long.
     pub fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
-        now.duration_since(self.idle_since) < idle_timeout && self.connection.is_idle_and_open()
+        let patience = self.patience.map_or(idle_timeout, |patience| patience.min(idle_timeout));
+        now.duration_since(self.idle_since) < patience && self.connection.is_idle_and_open()
     }
 }
 
@@ -78,6 +82,18 @@ impl Lease {
 
     pub fn facts(&self) -> &Rc<ConnectionFacts> {
         &self.idle().facts
+    }
+
+    /// Takes to heart how long the endpoint says that it keeps idle connections: one that is used just when the
+    /// endpoint closes it is a failed request.
+    pub fn heed_keep_alive(&mut self, headers: &HeaderMap) {
+        let seconds = headers.get("keep-alive").and_then(|value| {
+            let text = value.to_str().ok()?;
+            text.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse::<u64>().ok())
+        });
+        if let (Some(seconds), Some(idle)) = (seconds, self.idle.as_mut()) {
+            idle.patience = Some(Duration::from_secs(seconds).saturating_sub(Duration::from_millis(500)));
+        }
     }
 
     /// It has carried a request before, so the endpoint may be closing it at this very moment.
@@ -131,6 +147,7 @@ pub async fn exchange(
     connection.queue_request(head.method, head.target, head.host.as_bytes(), head.headers, encoder);
     let mut pump = Pump::to_http1(body, connection.clone(), encoder);
     let mut pump_error = None;
+    let mut seen = 0;
     let outcome = poll_fn(|cx| {
         if pump_error.is_none()
             && let Poll::Ready(Err(error)) = pump.poll(cx)
@@ -145,6 +162,9 @@ pub async fn exchange(
         }
         if pump.body.is_received() {
             timeouts.request_received();
+        } else if pump.body.received() > seen {
+            seen = pump.body.received();
+            timeouts.moved();
         }
         loop {
             match connection.poll_response(cx, head.method) {

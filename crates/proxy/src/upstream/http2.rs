@@ -135,6 +135,7 @@ pub async fn exchange(
     };
     let mut pump = Pump::to_http2(body, http2::Sender::new(stream), ended);
     let mut response = pin!(response);
+    let mut seen = 0;
     let outcome = poll_fn(|cx| {
         if !pump.is_done()
             && let Poll::Ready(Err(PumpError::Source(error))) = pump.poll(cx)
@@ -143,6 +144,9 @@ pub async fn exchange(
         }
         if pump.body.is_received() {
             timeouts.request_received();
+        } else if pump.body.received() > seen {
+            seen = pump.body.received();
+            timeouts.moved();
         }
         if let Poll::Ready(response) = response.as_mut().poll(cx) {
             return Poll::Ready(response.map_err(Ok));

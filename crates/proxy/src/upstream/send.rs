@@ -292,7 +292,8 @@ pub struct TunnelGuards {
 }
 
 impl UpstreamResponse {
-    pub fn http1(response: http1::Response, lease: Lease, pump: Pump) -> Self {
+    pub fn http1(response: http1::Response, mut lease: Lease, pump: Pump) -> Self {
+        lease.heed_keep_alive(&response.headers);
         let facts = Rc::clone(lease.facts());
         let source = Body::of_http1(lease.connection(), response.body);
         let body = ResponseBody {

@@ -1,6 +1,7 @@
-//! The clocks of a request: the route's timeout over all tries, and that of one try.
+//! The clocks of a request: the route's timeout over all tries, that of one try, and the time in which something has to
+//! move.
 //!
-//! Both begin once the request was received whole (as in Envoy), so that a long upload is not cut off.
+//! The first two begin once the request was received whole (as in Envoy), so that a long upload is not cut off.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -15,15 +16,25 @@ use crate::refusal::Refusal;
 pub struct Timeouts {
     route: Option<Duration>,
     per_try: Option<Duration>,
+    idle: Option<Duration>,
     route_at: Deadline,
     try_at: Deadline,
+    idle_at: Deadline,
     received: bool,
 }
 
 impl Timeouts {
-    pub fn new(route: Option<Duration>, per_try: Option<Duration>, received: bool) -> Self {
-        let mut timeouts =
-            Self { route, per_try, route_at: Deadline::default(), try_at: Deadline::default(), received: false };
+    pub fn new(route: Option<Duration>, per_try: Option<Duration>, idle: Option<Duration>, received: bool) -> Self {
+        let mut timeouts = Self {
+            route,
+            per_try,
+            idle,
+            route_at: Deadline::default(),
+            try_at: Deadline::default(),
+            idle_at: Deadline::default(),
+            received: false,
+        };
+        timeouts.moved();
         if received {
             timeouts.request_received();
         }
@@ -36,6 +47,13 @@ impl Timeouts {
             let now = Instant::now();
             self.route_at.set_after(now, self.route);
             self.try_at.set_after(now, self.per_try);
+        }
+    }
+
+    /// Bytes of the request went on.
+    pub fn moved(&mut self) {
+        if self.idle.is_some() {
+            self.idle_at.set_after(Instant::now(), self.idle);
         }
     }
 
@@ -61,6 +79,11 @@ impl Timeouts {
             && self.try_at.poll(cx).is_ready()
         {
             return Poll::Ready(Refusal::PerTryTimeout { after });
+        }
+        if let Some(after) = self.idle
+            && self.idle_at.poll(cx).is_ready()
+        {
+            return Poll::Ready(Refusal::IdleTimeout { after });
         }
         Poll::Pending
     }

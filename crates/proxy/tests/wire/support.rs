@@ -18,19 +18,20 @@ use mizzen_snapshot::cluster::{
 use mizzen_snapshot::http::{
     Codec, EscapedSlashes, ForwardClientCert, Http2Limits, HttpHandler, RouteSource, ServerHeader, Underscores,
 };
+use mizzen_snapshot::listener::TcpHandler;
 use mizzen_snapshot::listener::{ChainMatch, Direction, Drain, FilterChain, Handler, Inspect, ListenAddress, Listener};
 use mizzen_snapshot::route::{Action, Forward, PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
 
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was recorded of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    pub status: u16,
-    pub flags: Vec<&'static str>,
-    pub details: &'static str,
-    pub cause: Option<String>,
-    pub attempts: u32,
+pub(crate) struct Recorded {
+    pub(crate) status: u16,
+    pub(crate) flags: Vec<&'static str>,
+    pub(crate) details: &'static str,
+    pub(crate) cause: Option<String>,
+    pub(crate) attempts: u32,
 }
 
 #[derive(Default)]
@@ -58,38 +59,42 @@ impl Recorder for Memory {
     }
 }
 
-pub struct Proxy {
-    pub shared: Arc<Shared>,
-    pub publisher: Publisher,
+pub(crate) struct Proxy {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) publisher: Publisher,
     workers: Option<Workers>,
     memory: Arc<Memory>,
 }
 
 impl Proxy {
-    pub fn start(snapshot: Snapshot) -> Self {
+    pub(crate) fn start(snapshot: Snapshot) -> Self {
         Self::start_with(snapshot, Limits::default(), Duration::from_millis(200))
     }
 
-    pub fn start_with(snapshot: Snapshot, limits: Limits, drain: Duration) -> Self {
+    pub(crate) fn start_with(snapshot: Snapshot, limits: Limits, drain: Duration) -> Self {
+        Self::start_as(Secrets::new(), snapshot, limits, drain)
+    }
+
+    pub(crate) fn start_as(secrets: Secrets, snapshot: Snapshot, limits: Limits, drain: Duration) -> Self {
         let memory = Arc::new(Memory::default());
         let recorder: Arc<dyn Recorder> = Arc::<Memory>::clone(&memory);
-        let shared = Arc::new(Shared::new(Secrets::new(), recorder, limits, drain));
+        let shared = Arc::new(Shared::new(secrets, recorder, limits, drain));
         let workers = Workers::start(&shared, 1).unwrap();
         let mut publisher = workers.publisher(&shared);
         assert_eq!(publisher.publish(&Arc::new(snapshot)), []);
         Self { shared, publisher, workers: Some(workers), memory }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.publisher.addresses()[0].1
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::to(self.address())
     }
 
     /// The exchanges recorded so far, waiting until there are at least this many.
-    pub fn recorded(&self, at_least: usize) -> Vec<Recorded> {
+    pub(crate) fn recorded(&self, at_least: usize) -> Vec<Recorded> {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
             let all = self.memory.0.lock().unwrap().clone();
@@ -101,59 +106,88 @@ impl Proxy {
         }
     }
 
-    pub fn drain(mut self) {
+    /// Puts another snapshot in force.
+    pub(crate) fn publish(&mut self, snapshot: Snapshot) {
+        assert_eq!(self.publisher.publish(&Arc::new(snapshot)), []);
+    }
+
+    pub(crate) fn drain(mut self) {
         self.workers.take().unwrap().drain();
     }
 }
 
 /// A connection that sends bytes as they are.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
         })
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 impl Client {
-    pub fn to(address: SocketAddr) -> Self {
+    pub(crate) fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, read: Vec::new() }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self
     }
 
-    pub fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
+    }
+
+    /// The answer, unless the proxy closes the connection first.
+    pub(crate) fn try_get(&mut self, path: &str) -> Option<Answer> {
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).ok()?;
+        while !self.read.windows(4).any(|window| window == b"\r\n\r\n") {
+            if self.more() == 0 {
+                return None;
+            }
+        }
+        Some(self.answer())
+    }
+
+    /// Reads the head of a request and nothing of its body.
+    pub(crate) fn head_of_request(&mut self) -> String {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head.push_str(&self.line());
+        }
+        head
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).answer()
     }
 
     /// Reads one response.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         self.answer_to("GET")
     }
 
-    pub fn answer_to(&mut self, method: &str) -> Answer {
+    pub(crate) fn answer_to(&mut self, method: &str) -> Answer {
         let (head, status) = self.head();
         let length = header(&head, "content-length").map(|length| length.parse::<usize>().unwrap());
         let chunked = header(&head, "transfer-encoding").is_some_and(|value| value == "chunked");
@@ -170,7 +204,7 @@ impl Client {
         Answer { status, head, body }
     }
 
-    pub fn head(&mut self) -> (String, u16) {
+    pub(crate) fn head(&mut self) -> (String, u16) {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -182,7 +216,7 @@ impl Client {
         (head, status)
     }
 
-    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.read.len() < length {
             assert!(self.more() > 0, "closed after {} of {length} bytes", self.read.len());
         }
@@ -202,7 +236,7 @@ impl Client {
         }
     }
 
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.read.iter().position(|byte| *byte == b'\n') {
                 break at + 1;
@@ -213,13 +247,17 @@ impl Client {
     }
 
     /// Everything until the peer closes.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.more() > 0 {}
         std::mem::take(&mut self.read)
     }
 
+    pub(crate) fn shutdown(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Whether the peer has closed, without a byte more.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.read.is_empty() && self.more() == 0
     }
 
@@ -236,7 +274,7 @@ impl Client {
     }
 }
 
-pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -244,7 +282,7 @@ pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// An upstream: `serve` gets each accepted connection on a thread of its own, numbered from 0.
-pub fn upstream(serve: impl Fn(&mut Client, usize) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn upstream(serve: impl Fn(&mut Client, usize) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let serve = Arc::new(serve);
@@ -262,7 +300,7 @@ pub fn upstream(serve: impl Fn(&mut Client, usize) + Send + Sync + 'static) -> S
 }
 
 /// An upstream that answers every request with its head as the body.
-pub fn echo() -> SocketAddr {
+pub(crate) fn echo() -> SocketAddr {
     upstream(|client, _| {
         while let Some((head, body)) = request(client) {
             let text = format!("{head}{}", String::from_utf8_lossy(&body));
@@ -272,7 +310,7 @@ pub fn echo() -> SocketAddr {
 }
 
 /// Reads one request; `None` when the proxy closed.
-pub fn request(client: &mut Client) -> Option<(String, Vec<u8>)> {
+pub(crate) fn request(client: &mut Client) -> Option<(String, Vec<u8>)> {
     loop {
         if let Some(at) = client.read.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(client.read.drain(..at + 4).collect()).unwrap();
@@ -293,22 +331,24 @@ pub fn request(client: &mut Client) -> Option<(String, Vec<u8>)> {
 }
 
 /// One listener with one route to one cluster.
-pub struct World {
-    pub handler: HttpHandler,
-    pub routes: Vec<Route>,
-    pub clusters: Vec<(ClusterPolicy, Vec<SocketAddr>)>,
-    pub inspect: Inspect,
-    pub host: VirtualHost,
+pub(crate) struct World {
+    pub(crate) tcp: bool,
+    pub(crate) handler: HttpHandler,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) clusters: Vec<(ClusterPolicy, Vec<SocketAddr>)>,
+    pub(crate) inspect: Inspect,
+    pub(crate) host: VirtualHost,
 }
 
 impl World {
-    pub fn to(address: SocketAddr) -> Self {
+    pub(crate) fn to(address: SocketAddr) -> Self {
         Self::to_all(&[address])
     }
 
-    pub fn to_all(addresses: &[SocketAddr]) -> Self {
+    pub(crate) fn to_all(addresses: &[SocketAddr]) -> Self {
         let policy = ClusterPolicy::plain("c".into(), Discovery::Static);
         Self {
+            tcp: false,
             handler: handler(),
             routes: vec![route(Forward::to_cluster("c"))],
             clusters: vec![(policy, addresses.to_vec())],
@@ -329,19 +369,19 @@ impl World {
         }
     }
 
-    pub fn forward(&mut self, edit: impl FnOnce(&mut Forward)) -> &mut Self {
+    pub(crate) fn forward(&mut self, edit: impl FnOnce(&mut Forward)) -> &mut Self {
         if let Action::Forward(forward) = &mut self.routes[0].action {
             edit(forward);
         }
         self
     }
 
-    pub fn policy(&mut self, edit: impl FnOnce(&mut ClusterPolicy)) -> &mut Self {
+    pub(crate) fn policy(&mut self, edit: impl FnOnce(&mut ClusterPolicy)) -> &mut Self {
         edit(&mut self.clusters[0].0);
         self
     }
 
-    pub fn snapshot(self) -> Snapshot {
+    pub(crate) fn snapshot(self) -> Snapshot {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut handler = self.handler;
@@ -351,7 +391,7 @@ impl World {
             name: "chain".to_owned(),
             matches: ChainMatch::default(),
             tls: None,
-            handler: Handler::Http(Arc::new(handler)),
+            handler: if self.tcp { Handler::Tcp(Arc::new(tcp_handler())) } else { Handler::Http(Arc::new(handler)) },
             handshake_timeout: None,
         };
         let listener = listener(chain, self.inspect, number);
@@ -364,7 +404,7 @@ impl World {
     }
 }
 
-pub fn listener(chain: FilterChain, inspect: Inspect, fingerprint: u64) -> Listener {
+pub(crate) fn listener(chain: FilterChain, inspect: Inspect, fingerprint: u64) -> Listener {
     Listener {
         name: "l".into(),
         address: ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
@@ -381,7 +421,7 @@ pub fn listener(chain: FilterChain, inspect: Inspect, fingerprint: u64) -> Liste
     }
 }
 
-pub fn cluster(policy: ClusterPolicy, addresses: &[SocketAddr]) -> Cluster {
+pub(crate) fn cluster(policy: ClusterPolicy, addresses: &[SocketAddr]) -> Cluster {
     let endpoints = addresses.iter().map(|address| {
         Arc::new(Endpoint {
             address: EndpointAddress::Socket(*address),
@@ -400,7 +440,7 @@ pub fn cluster(policy: ClusterPolicy, addresses: &[SocketAddr]) -> Cluster {
     }
 }
 
-pub fn route(forward: Forward) -> Route {
+pub(crate) fn route(forward: Forward) -> Route {
     Route {
         name: "r".to_owned(),
         matches: RouteMatch {
@@ -421,7 +461,18 @@ pub fn route(forward: Forward) -> Route {
     }
 }
 
-pub fn handler() -> HttpHandler {
+pub(crate) fn tcp_handler() -> TcpHandler {
+    TcpHandler {
+        stat_prefix: "tcp".to_owned(),
+        clusters: vec![("c".into(), 1)],
+        idle_timeout: None,
+        access_log: Vec::new(),
+        max_connect_attempts: 1,
+        hash_source_ip: false,
+    }
+}
+
+pub(crate) fn handler() -> HttpHandler {
     HttpHandler {
         stat_prefix: "test".to_owned(),
         codec: Codec::Auto,
@@ -457,5 +508,14 @@ pub fn handler() -> HttpHandler {
         preserve_external_request_id: false,
         suppress_envoy_headers: false,
         normalize_host_case: true,
+    }
+}
+
+/// Waits until something holds; fails when it does not in time.
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it never came true");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
