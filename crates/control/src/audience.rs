@@ -17,7 +17,7 @@ use crate::node::Node;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Extent {
     all: [bool; ResourceType::ALL.len()],
-    /// Hosts of which only the endpoints changed.
+    /// Hosts whose endpoints may differ.
     endpoints: BTreeSet<Hostname>,
 }
 
@@ -71,6 +71,8 @@ pub(crate) struct Indirect {
     pub(crate) endpoints_elsewhere: bool,
     /// Routes that are not in route tables but within listeners: TCP and TLS.
     pub(crate) routes_elsewhere: bool,
+    /// Rules that may hold for any service: for `*.example.com`, or for a name that is no service's own.
+    pub(crate) rules_of_any_host: bool,
 }
 
 impl Indirect {
@@ -85,7 +87,12 @@ impl Indirect {
                     && rule.hosts.iter().any(|host| dirty.virtual_services.contains(host))
             })
         };
+        let known = |host: &Hostname| {
+            !host.is_wildcard()
+                && [old, new].iter().any(|mesh| mesh.services().any(|service| service.key.host == *host))
+        };
         Self {
+            rules_of_any_host: !dirty.destination_rules.iter().all(known),
             endpoints_elsewhere: dirty.endpoints.iter().any(|key| resolved(old, key) || resolved(new, key)),
             routes_elsewhere: !dirty.virtual_services.is_empty() && (in_listeners(old) || in_listeners(new)),
         }
@@ -126,7 +133,7 @@ impl<'a> Touch<'a> {
         let router = node.role == "router";
         let mut extent = Extent::default();
         if !services.is_empty() {
-            extent.add(&[Cluster, Endpoint, Listener, Route]);
+            extent.add(&[Cluster, Listener, Route]);
         }
         if self.indirect.endpoints_elsewhere {
             extent.add(&[Cluster, Listener]);
@@ -140,7 +147,10 @@ impl<'a> Touch<'a> {
         }
         if !destination_rules.is_empty() {
             // Routes: hash policies. Listeners: the same for TCP.
-            extent.add(&[Cluster, Endpoint, Listener, Route]);
+            extent.add(&[Cluster, Listener, Route]);
+            if self.indirect.rules_of_any_host {
+                extent.add(&[Endpoint]);
+            }
         }
         if router && !gateways.is_empty() {
             extent.add(&[Cluster, Listener, Route, Secret]);
@@ -155,7 +165,8 @@ impl<'a> Touch<'a> {
         if !secrets.is_empty() {
             extent.add(&[Secret]);
         }
-        extent.endpoints = endpoints.iter().map(|service| service.host.clone()).collect();
+        let services = services.iter().chain(endpoints).map(|service| &service.host);
+        extent.endpoints = services.chain(destination_rules).cloned().collect();
         extent
     }
 }
@@ -197,8 +208,9 @@ mod tests {
         let rules = [Hostname::new("reviews")];
         check("sidecar", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Route]);
         check("router", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Listener, Route]);
-        let clusters_too = [Cluster, Endpoint, Listener, Route];
-        check("sidecar", &Dirty { destination_rules: rules.into(), ..Dirty::default() }, &clusters_too);
+        let of_one_host = [Cluster, Listener, Route, Endpoint];
+        check("sidecar", &Dirty { destination_rules: rules.into(), ..Dirty::default() }, &of_one_host);
+        check("sidecar", &Dirty { services: [service("reviews")].into(), ..Dirty::default() }, &of_one_host);
         check(
             "sidecar",
             &Dirty { peer_authentications: ["other".into()].into(), ..Dirty::default() },
@@ -206,6 +218,18 @@ mod tests {
         );
         let root = Dirty { peer_authentications: ["istio-system".into()].into(), ..Dirty::default() };
         check("sidecar", &root, &[Cluster, Endpoint, Listener]);
+    }
+
+    #[test]
+    fn rules_for_unknown_or_many_hosts_reach_all() {
+        for host in ["*.shop", "reviews.shop"] {
+            let dirty = Dirty { destination_rules: [Hostname::new(host)].into(), ..Dirty::default() };
+            let mesh = Mesh::empty();
+            let extent =
+                Touch::new(&dirty, Indirect::of(&dirty, &mesh, &mesh), "istio-system").extent(&node("sidecar"));
+            let kinds: Vec<_> = extent.into_marks().into_iter().map(|mark| mark.kind).collect();
+            assert_eq!(kinds, [Cluster, Endpoint, Listener, Route], "{host}");
+        }
     }
 
     #[test]

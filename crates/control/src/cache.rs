@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mizzen_translate::Scope;
+use mizzen_types::Hostname;
 use mizzen_xds::Resource;
 
 use crate::metrics::Metrics;
@@ -15,6 +16,8 @@ use crate::metrics::Metrics;
 pub(crate) enum Key {
     /// All outbound clusters.
     Clusters(Arc<Scope>),
+    /// Those of one host.
+    ClustersOf(Arc<Scope>, Hostname),
     Routes(Arc<Scope>, Arc<str>),
     Endpoints(Arc<Scope>, Arc<str>),
 }

@@ -86,7 +86,16 @@ impl Contents {
         let mesh = &world.mesh;
         let key = Key::Clusters(self.scope.clone());
         let outbound = self.cache.get(key, world.clusters_since(), world.revision, || {
-            shared(mizzen_translate::outbound_clusters(mesh, &self.scope))
+            let mut clusters = shared(mizzen_translate::fixed_clusters(mesh, &self.scope));
+            for service in mesh.visible_services(&self.scope.namespace) {
+                let host = &service.key.host;
+                let key = Key::ClustersOf(self.scope.clone(), host.clone());
+                let made = self.cache.get(key, world.clusters_of_since(host), world.revision, || {
+                    shared(mizzen_translate::service_clusters(mesh, &self.scope, service))
+                });
+                clusters.extend(made.iter().cloned());
+            }
+            clusters
         });
         let since = world.clusters_since().max(world.listeners_since());
         let inbound = match &self.inbound {
@@ -99,7 +108,7 @@ impl Contents {
 
     fn endpoints(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
         let (_, _, host) = names::parse_outbound(name)?;
-        let since = self.world.endpoints_since(&Hostname::new(host));
+        let since = self.world.endpoints_of_since(&Hostname::new(host));
         let key = Key::Endpoints(self.scope.clone(), name.clone());
         let made = self.cache.get(key, since, self.world.revision, || {
             shared(mizzen_translate::endpoints(&self.world.mesh, &self.scope, name))

@@ -19,6 +19,8 @@ mod metrics;
 mod node;
 mod queue;
 mod run;
+#[cfg(test)]
+mod scale;
 mod serve;
 mod session;
 mod status;

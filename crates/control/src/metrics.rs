@@ -66,6 +66,12 @@ impl Metrics {
         add(if hit { &self.cache_hits } else { &self.cache_misses }, 1);
     }
 
+    /// How many resources had to be made so far.
+    #[cfg(test)]
+    pub(crate) fn misses(&self) -> u64 {
+        self.cache_misses.load(Relaxed)
+    }
+
     /// Prometheus text format, version 0.0.4.
     pub(crate) fn text(&self, gauges: &Gauges) -> String {
         let mut text = String::new();

@@ -23,13 +23,16 @@ pub(crate) struct World {
 /// The revision in which something last changed that such resources depend on. What was made since is still right.
 #[derive(Debug, Clone, Default)]
 struct Touched {
+    /// The set of clusters as a whole.
     clusters: u64,
     routes: u64,
     listeners: u64,
-    /// All endpoints.
-    endpoints: u64,
-    /// Those of one host.
-    hosts: HashTrieMapSync<Hostname, u64>,
+    /// Clusters and endpoints of all hosts.
+    hosts: u64,
+    /// Clusters of one host.
+    clusters_of: HashTrieMapSync<Hostname, u64>,
+    /// Endpoints of one host.
+    endpoints_of: HashTrieMapSync<Hostname, u64>,
 }
 
 impl World {
@@ -52,32 +55,30 @@ impl World {
             workloads,
             secrets: _,
         } = dirty;
-        let services = *everything || !services.is_empty();
-        let rules = !destination_rules.is_empty();
-        let peers = !peer_authentications.is_empty();
-        // Shared resources may depend on pods by their service accounts, which count as part of services; listeners
-        // of one proxy depend on its own pod.
-        if services || rules || peers || indirect.endpoints_elsewhere || !gateways.is_empty() {
+        let services_changed = *everything || !services.is_empty();
+        let rules_changed = !destination_rules.is_empty();
+        let peers_changed = !peer_authentications.is_empty();
+        let any_host = *everything || peers_changed || indirect.rules_of_any_host;
+        if any_host {
+            touched.hosts = revision;
+        }
+        let of_clusters = services.iter().map(|it| &it.host).chain(destination_rules);
+        let in_clusters = endpoints.iter().filter(|_| indirect.endpoints_elsewhere).map(|it| &it.host);
+        for host in of_clusters.clone().chain(in_clusters) {
+            touched.clusters_of.insert_mut(host.clone(), revision);
+        }
+        for host in of_clusters.chain(endpoints.iter().map(|it| &it.host)) {
+            touched.endpoints_of.insert_mut(host.clone(), revision);
+        }
+        // Pods count here by what services tell of them, but for a proxy's own.
+        if any_host || services_changed || rules_changed || indirect.endpoints_elsewhere || !gateways.is_empty() {
             touched.clusters = revision;
         }
-        if services || rules || peers {
-            touched.endpoints = revision;
-        }
-        if services || rules || !virtual_services.is_empty() || !gateways.is_empty() {
+        if services_changed || rules_changed || !virtual_services.is_empty() || !gateways.is_empty() {
             touched.routes = revision;
         }
-        if services
-            || rules
-            || peers
-            || indirect.endpoints_elsewhere
-            || !virtual_services.is_empty()
-            || !gateways.is_empty()
-            || !workloads.is_empty()
-        {
+        if touched.clusters == revision || touched.routes == revision || !workloads.is_empty() {
             touched.listeners = revision;
-        }
-        for service in endpoints {
-            touched.hosts.insert_mut(service.host.clone(), revision);
         }
         Self { revision, mesh, at, touched }
     }
@@ -94,7 +95,11 @@ impl World {
         self.touched.listeners
     }
 
-    pub(crate) fn endpoints_since(&self, host: &Hostname) -> u64 {
-        self.touched.endpoints.max(self.touched.hosts.get(host).copied().unwrap_or_default())
+    pub(crate) fn clusters_of_since(&self, host: &Hostname) -> u64 {
+        self.touched.hosts.max(self.touched.clusters_of.get(host).copied().unwrap_or_default())
+    }
+
+    pub(crate) fn endpoints_of_since(&self, host: &Hostname) -> u64 {
+        self.touched.hosts.max(self.touched.endpoints_of.get(host).copied().unwrap_or_default())
     }
 }

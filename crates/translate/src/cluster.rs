@@ -36,12 +36,18 @@ pub fn inbound_clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
 /// Clusters for calls, the same for all proxies of one scope: those without a service, then one for each port and subset
 /// of each service.
 pub fn outbound_clusters(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
+    let mut clusters = fixed_clusters(mesh, scope);
+    for service in mesh.visible_services(&scope.namespace) {
+        clusters.extend(service_clusters(mesh, scope, service));
+    }
+    clusters
+}
+
+/// The clusters for calls that belong to no service; they change with the mesh configuration alone.
+pub fn fixed_clusters(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
     let mut clusters = vec![resource(&black_hole(mesh))];
     if scope.knows_original_destination() {
         clusters.push(resource(&passthrough(mesh, scope)));
-    }
-    for service in mesh.visible_services(&scope.namespace) {
-        clusters.extend(service_clusters(mesh, scope, service));
     }
     clusters
 }

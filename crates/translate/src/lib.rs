@@ -21,7 +21,7 @@ mod tls;
 mod traffic_policy;
 pub mod view;
 
-pub use cluster::{clusters, inbound_clusters, outbound_clusters, service_clusters};
+pub use cluster::{clusters, fixed_clusters, inbound_clusters, outbound_clusters, service_clusters};
 pub use endpoint::endpoints;
 pub use listener::listeners;
 pub use route::route_table;
