@@ -24,6 +24,7 @@ pub mod network;
 pub mod plan;
 pub mod probe;
 mod process;
+pub mod reaper;
 pub mod run_file;
 pub mod runtime;
 pub mod settings;

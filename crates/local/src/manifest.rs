@@ -29,6 +29,8 @@ pub struct Manifests {
     pub gateways: Vec<GatewayServer>,
     pub entries: Vec<Entry>,
     pub images: ImageMap,
+    /// The ConfigMap `istio-system/istio` with the mesh configuration is among the files.
+    pub has_mesh_config: bool,
     /// Objects of kinds that neither the supervisor nor the control plane knows.
     pub skipped: Vec<Skipped>,
     pub problems: Vec<Problem>,

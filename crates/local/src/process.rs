@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::backoff::Backoff;
 use crate::child;
 use crate::logs::Log;
+use crate::reaper::Reaper;
 
 /// What to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +53,14 @@ pub(crate) enum Wish {
     Kill,
 }
 
+/// What every process is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Starter {
+    /// Our own binary, which every child is at first.
+    pub(crate) mizzen: Arc<Path>,
+    pub(crate) reaper: Arc<Reaper>,
+}
+
 /// Handle of a process that is kept running.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -60,9 +69,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `spec` and keeps it running. `mizzen` is our own binary; `tell` hears what happens.
+    /// Starts `spec` and keeps it running. `tell` hears what happens.
     pub(crate) fn keep_running<T: Send + 'static>(
-        mizzen: Arc<Path>,
+        starter: Starter,
         spec: Spec,
         log: Log,
         events: mpsc::UnboundedSender<T>,
@@ -71,7 +80,7 @@ impl Process {
         let (wish, wished) = watch::channel(Wish::Run);
         // The supervisor may be gone when it hears nothing any more; then there is nobody to tell.
         let tell = move |happened| drop(events.send(tell(happened)));
-        tokio::task::spawn(keep_running(mizzen, spec, log.clone(), wished, tell));
+        tokio::task::spawn(keep_running(starter, spec, log.clone(), wished, tell));
         Self { wish, log }
     }
 
@@ -91,7 +100,7 @@ impl Process {
 }
 
 async fn keep_running(
-    mizzen: Arc<Path>,
+    starter: Starter,
     spec: Spec,
     log: Log,
     mut wished: watch::Receiver<Wish>,
@@ -100,19 +109,22 @@ async fn keep_running(
     let mut backoff = Backoff::default();
     while *wished.borrow() == Wish::Run {
         let begun = Instant::now();
-        let how = match spawn(&mizzen, &spec, &log) {
+        let how = match spawn(&starter.mizzen, &spec, &log) {
             Err(error) => format!("cannot be started: {error}"),
             Ok(mut child) => {
                 tell(Happened::Started);
                 let group = child_group(&child);
+                group.iter().for_each(|group| starter.reaper.watch(*group));
                 tokio::select! {
                     status = child.wait() => {
                         // What it started itself must not live on beside its successor.
                         kill_group(&group, Signal::KILL);
+                        group.iter().for_each(|group| starter.reaper.forget(*group));
                         status.map_or_else(|error| error.to_string(), describe)
                     }
                     () = wish_other_than_run(&mut wished) => {
                         stop(child, spec.grace, &mut wished).await;
+                        group.iter().for_each(|group| starter.reaper.forget(*group));
                         break;
                     }
                 }

@@ -22,8 +22,16 @@ pub struct Placed<'a> {
 
 /// All objects for a mesh of these instances. `gateway_ports` are the ports of Gateway servers, each with the one that
 /// is really opened.
-pub fn objects(manifests: &Manifests, placed: &[Placed<'_>], gateway_ports: &BTreeMap<u16, u16>) -> Files {
+pub fn objects(
+    manifests: &Manifests,
+    placed: &[Placed<'_>],
+    gateway_ports: &BTreeMap<u16, u16>,
+    trust_domain: &str,
+) -> Files {
     let mut files = Files::new();
+    if !manifests.has_mesh_config {
+        files.insert("mesh-config.yaml".to_owned(), stream([mesh_config(trust_domain)]));
+    }
     files.insert("mesh.yaml".to_owned(), stream(namespaces(manifests, placed).chain(gateway_objects(gateway_ports))));
     for place in placed {
         files.insert(format!("pod-{}.yaml", place.instance.folder()), stream([pod(place)]));
@@ -45,6 +53,16 @@ fn stream(objects: impl IntoIterator<Item = Value>) -> String {
         text.push_str(&crate::yaml(&object));
     }
     text
+}
+
+/// The mesh configuration for those who wrote none: as Istio's, with access logs, since on one machine somebody wants to
+/// see what happens.
+fn mesh_config(trust_domain: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "istio", "namespace": GATEWAY_NAMESPACE},
+        "data": {"mesh": format!("accessLogFile: /dev/stdout\ntrustDomain: {trust_domain}\n")},
+    })
 }
 
 /// Namespaces that are used but that nobody wrote.

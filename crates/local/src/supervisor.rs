@@ -23,7 +23,8 @@ use crate::console::Console;
 use crate::manifest::{self, Manifests};
 use crate::network::{Addresses, GatewayPortError, Network, NoAddress, NoNetwork};
 use crate::plan::{self, Plan};
-use crate::process::{Happened, Process};
+use crate::process::{Happened, Process, Starter};
+use crate::reaper::Reaper;
 use crate::settings::Settings;
 use crate::state::{StateError, StateFolder};
 use crate::watch::FileWatch;
@@ -97,7 +98,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
 struct Supervisor {
     settings: Settings,
-    mizzen: Arc<Path>,
+    starter: Starter,
     console: Console,
     manifests: Manifests,
     plan: Plan,
@@ -170,9 +171,12 @@ impl Supervisor {
         start::check_ports(&manifests, &gateway_ports)?;
         let state = StateFolder::create(&settings.state_root, &settings.name)?;
         let issuer = mizzen_identity::token::Issuer::generate(mizzen_identity::token::LOCAL_ISSUER)?;
+        let reaper = Reaper::start(&settings.mizzen, state.path())
+            .map_err(|reason| RunError::Io { what: "cannot start our own binary", reason })?;
+        let starter = Starter { mizzen: settings.mizzen.as_path().into(), reaper: Arc::new(reaper) };
         let (events, receiver) = mpsc::unbounded_channel();
         let supervisor = Self {
-            mizzen: settings.mizzen.as_path().into(),
+            starter,
             console: Console::new(settings.console),
             settings,
             manifests,

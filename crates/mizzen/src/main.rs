@@ -11,16 +11,23 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mizzen_local::{child, reaper};
 
 use crate::cmd::Cli;
 
 fn main() -> ExitCode {
-    // A child of the supervisor on its way to its real program: no parsing, no runtime, nothing that costs.
+    // Children of the supervisor that are not what they will be, or nothing yet: no parsing, no runtime, nothing that costs.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == mizzen_local::child::GUARD) {
-        let error = mizzen_local::child::become_program(arguments);
-        eprintln!("error: {error}");
-        return ExitCode::from(126);
+    match arguments.next() {
+        Some(first) if first == child::GUARD => {
+            let error = child::become_program(arguments);
+            eprintln!("error: {error}");
+            return ExitCode::from(126);
+        }
+        Some(first) if first == reaper::REAPER => {
+            return reaper::run(arguments).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -50,6 +50,10 @@ impl Manifests {
                 self.entries.extend(entry::of_virtual_service(&value));
                 Ok(())
             }
+            ("", "ConfigMap") if namespace(&value) == "istio-system" && name == "istio" => {
+                self.has_mesh_config = true;
+                Ok(())
+            }
             (group, kind) if of_control_plane(group, kind) => Ok(()),
             _ if kind.is_empty() => {
                 Err("it has no `kind`: every document needs apiVersion, kind and metadata.name".into())

@@ -13,7 +13,7 @@ fn written(ready: bool, leaving: bool) -> Files {
         (Instance::gateway(Ipv4Addr::new(127, 64, 0, 2), Ipv4Addr::LOCALHOST, vec![8080]), instance());
     let placed =
         [Placed { instance: &gateway, ready: true, leaving: false }, Placed { instance: &sidecar, ready, leaving }];
-    objects(&manifests, &placed, &BTreeMap::from([(80, 8080), (443, 8443)]))
+    objects(&manifests, &placed, &BTreeMap::from([(80, 8080), (443, 8443)]), "cluster.local")
 }
 
 fn parsed(files: &Files, name: &str) -> Vec<Value> {

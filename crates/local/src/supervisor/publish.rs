@@ -39,7 +39,8 @@ impl Supervisor {
             .values()
             .map(|member| Placed { instance: &member.instance, ready: member.is_ready(), leaving: member.leaving })
             .collect();
-        let files = runtime::objects(&self.manifests, &placed, &self.gateway_ports);
+        let files =
+            runtime::objects(&self.manifests, &placed, &self.gateway_ports, self.settings.trust_domain.as_str());
         let folder = self.state.runtime();
         for (name, text) in &files {
             if self.published.get(name) != Some(text)

@@ -171,7 +171,8 @@ impl Supervisor {
         arguments.extend(flags.into_iter().flat_map(|(flag, value)| [OsString::from(flag), value]));
         let spec = self.own(arguments);
         let log = Log::new(self.control_log());
-        self.control = Some(Process::keep_running(self.mizzen.clone(), spec, log, self.events.clone(), Event::Control));
+        self.control =
+            Some(Process::keep_running(self.starter.clone(), spec, log, self.events.clone(), Event::Control));
         let (events, xds, secure) =
             (self.events.clone(), self.control_address(XDS_PORT), self.control_address(SECURE_XDS_PORT));
         tokio::task::spawn(async move {
@@ -194,7 +195,7 @@ impl Supervisor {
     /// A process of our own binary.
     fn own(&self, arguments: Vec<OsString>) -> Spec {
         Spec {
-            program: self.mizzen.as_os_str().to_owned(),
+            program: self.starter.mizzen.as_os_str().to_owned(),
             arguments,
             environment: Vec::new(),
             folder: std::env::current_dir().unwrap_or_else(|_| "/".into()),
@@ -209,7 +210,7 @@ impl Supervisor {
         let spec = self.application_spec(plan, app_ports, environment.clone());
         let log = Log::new(self.state.path().join("workloads").join(member.instance.folder()).join("app.log"));
         let name = key.to_owned();
-        let process = Process::keep_running(self.mizzen.clone(), spec, log, self.events.clone(), move |happened| {
+        let process = Process::keep_running(self.starter.clone(), spec, log, self.events.clone(), move |happened| {
             Event::Application(name.clone(), happened)
         });
         let probe = plan.readiness.clone().or_else(|| plan.ports.first().map(|port| Probe::connect(port.number)));
@@ -277,7 +278,7 @@ impl Supervisor {
                 let port = plan.ports.first().and_then(|port| app_ports.get(&port.number)).copied().unwrap_or_default();
                 let words = ["bookinfo", service, "--service-version", version, "--port", &port.to_string()]
                     .map(OsString::from);
-                (self.mizzen.as_os_str().to_owned(), words.to_vec())
+                (self.starter.mizzen.as_os_str().to_owned(), words.to_vec())
             }
         };
         Spec { program, arguments, environment, folder: plan.folder.to_path_buf(), grace: GRACE }
@@ -297,7 +298,7 @@ impl Supervisor {
         }
         let log = Log::new(folder.join("proxy.log"));
         let name = key.to_owned();
-        let process = Process::keep_running(self.mizzen.clone(), spec, log, self.events.clone(), move |happened| {
+        let process = Process::keep_running(self.starter.clone(), spec, log, self.events.clone(), move |happened| {
             Event::Proxy(name.clone(), happened)
         });
         tasks.push(tokio::task::spawn(probe_proxy(instance.health(), key.to_owned(), self.events.clone())));
