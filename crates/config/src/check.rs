@@ -20,6 +20,8 @@ pub(crate) struct Raised {
 pub(crate) struct Check {
     path: String,
     pub found: Vec<Raised>,
+    /// Regular expressions of the file that were expensive to check.
+    pub large_expressions: u32,
 }
 
 impl Check {

@@ -31,7 +31,8 @@ pub struct Parsed {
 ///
 /// A document with an error is left out and says why; all others count.
 pub fn parse(file: &str, text: &str) -> Parsed {
-    let mut reading = Reading { file: file.into(), parsed: Parsed::default(), seen: HashMap::new() };
+    let mut reading =
+        Reading { file: file.into(), parsed: Parsed::default(), seen: HashMap::new(), large_expressions: 0 };
     if text.len() > MAX_FILE_BYTES {
         return oversized(file, text.len() as u64);
     }
@@ -61,6 +62,7 @@ struct Reading {
     file: Arc<str>,
     parsed: Parsed,
     seen: HashMap<ObjectKey, Option<Position>>,
+    large_expressions: u32,
 }
 
 impl Reading {
@@ -138,11 +140,13 @@ impl Reading {
             }
         };
         let mut check = Check::default();
+        check.large_expressions = self.large_expressions;
         let envelope = envelope::metadata(node, known, &mut check);
         let Some((key, meta)) = envelope else {
             return self.report(&envelope::rough_key(node, kind, known.namespaced), &positions, check.found);
         };
         let value = (known.read)(node, &mut check);
+        self.large_expressions = check.large_expressions;
         obeyed::check(&key, node, &mut check);
         let sound = !check.has_error();
         self.report(&key, &positions, std::mem::take(&mut check.found));

@@ -147,6 +147,16 @@ fn findings_about_one_object_are_limited() {
     assert!(last.severity == Severity::Error && last.message.contains("4900 more"), "{last:?}");
 }
 
+/// A file of nothing but expressions that are expensive to compile is refused after some of them.
+#[test]
+fn large_expressions_are_limited() {
+    let rules = "- match: [{uri: {regex: '(a{99}){99}'}}]\n  redirect: {uri: /a}\n".repeat(300);
+    let spec = format!("hosts: [reviews]\nhttp:\n{rules}");
+    refused(&virtual_service(&spec), "spec.http[299].match[0].uri.regex", "more than 200", "smaller repetition");
+    let unicode = rules.replace("(a{99}){99}", "/(ä|ö|\\w)+").replace("redirect", "name: x\n  redirect");
+    accepted(&virtual_service(&format!("hosts: [reviews]\nhttp:\n{unicode}")));
+}
+
 #[test]
 fn names_are_checked() {
     refused(&virtual_service(ROUTE).replace("name: x", "name: X_y"), "metadata.name", "no name", "reviews-v2");

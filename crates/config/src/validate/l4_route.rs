@@ -12,19 +12,28 @@ use crate::check::Check;
 /// The hosts of a VirtualService, to look SNI hosts up in.
 pub(super) struct Hosts {
     exact: HashSet<Hostname>,
-    wildcards: Vec<Hostname>,
+    /// What stands behind the `*`.
+    suffixes: HashSet<String>,
 }
 
 impl Hosts {
     pub(super) fn new(hosts: &[String]) -> Self {
         let (wildcards, exact): (Vec<_>, Vec<_>) =
             hosts.iter().map(|host| Hostname::new(host)).partition(Hostname::is_wildcard);
-        Self { exact: exact.into_iter().collect(), wildcards }
+        Self {
+            exact: exact.into_iter().collect(),
+            suffixes: wildcards.iter().map(|host| host.as_str()[1..].to_owned()).collect(),
+        }
     }
 
+    /// Whether some host has it as a subset. Costs its length, however many hosts there are.
     fn cover(&self, sni: &str) -> bool {
         let sni = Hostname::new(sni);
-        self.exact.contains(&sni) || self.wildcards.iter().any(|host| sni.is_subset_of(host))
+        let text = sni.as_str();
+        // A name has to be longer than the suffix, and so has a wildcard, by its `*`.
+        self.exact.contains(&sni)
+            || text.char_indices().skip(1).any(|(at, _)| self.suffixes.contains(&text[at..]))
+            || (!text.is_empty() && self.suffixes.contains(""))
     }
 }
 
@@ -67,4 +76,20 @@ fn routes(check: &mut Check, list: &[RouteDestination]) {
         weight(check, to.weight);
     });
     total_weight(check, list.iter().map(|to| to.weight));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn sni_hosts_are_covered_as_hostnames_are_subsets(
+            hosts in proptest::collection::vec("\\*?\\.?[ab]{0,2}(\\.[ab]{1,2})?", 1..4),
+            sni in "\\*?\\.?[ab]{1,2}(\\.[ab]{1,2})?",
+        ) {
+            let expected = hosts.iter().any(|host| Hostname::new(&sni).is_subset_of(&Hostname::new(host)));
+            proptest::prop_assert_eq!(Hosts::new(&hosts).cover(&sni), expected);
+        }
+    }
 }

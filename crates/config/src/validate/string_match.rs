@@ -11,6 +11,11 @@ const MAX_REGEX_BYTES: usize = 1024;
 /// allow, which add anchors to it.
 const MAX_COMPILED_BYTES: usize = 1000 << 10;
 
+/// Expressions up to this size cost next to nothing.
+const SMALL_BYTES: usize = 64 << 10;
+/// Larger ones of one file: each takes milliseconds, and a file could have ten thousands.
+const MAX_LARGE: u32 = 200;
+
 pub(super) fn string_match(check: &mut Check, value: &StringMatch) {
     match value {
         StringMatch::Present | StringMatch::Exact(_) => {}
@@ -38,18 +43,41 @@ pub(super) fn regex(check: &mut Check, pattern: &str) {
     if pattern == "*" {
         return;
     }
-    match regex::RegexBuilder::new(pattern).size_limit(MAX_COMPILED_BYTES).build() {
-        Ok(_) => {}
-        Err(regex::Error::CompiledTooBig(_)) => check.error(
-            code::REGEX,
-            "the regular expression becomes too large when it is compiled",
-            "use smaller repetition counts",
-        ),
-        Err(error) => {
-            let (message, hint) = explained(pattern, &error.to_string());
-            check.error(code::REGEX, message, hint);
+    if let Err(mut error) = compile(pattern, SMALL_BYTES) {
+        if matches!(error, regex::Error::CompiledTooBig(_)) {
+            if check.large_expressions == MAX_LARGE {
+                return check.error(
+                    code::REGEX,
+                    format!("the file has more than {MAX_LARGE} regular expressions that become large when they are compiled"),
+                    "use smaller repetition counts, or split the file",
+                );
+            }
+            check.large_expressions += 1;
+            match compile(pattern, MAX_COMPILED_BYTES) {
+                Ok(()) => return,
+                Err(still) => error = still,
+            }
         }
+        if matches!(error, regex::Error::CompiledTooBig(_)) {
+            return check.error(
+                code::REGEX,
+                "the regular expression becomes too large when it is compiled",
+                "use smaller repetition counts",
+            );
+        }
+        let (message, hint) = explained(pattern, &error.to_string());
+        check.error(code::REGEX, message, hint);
     }
+}
+
+/// As the proxies compile it: `\d` and `\w` are about ASCII, as in RE2, unless other characters are named.
+fn compile(pattern: &str, size: usize) -> Result<(), regex::Error> {
+    let build = |unicode| regex::bytes::RegexBuilder::new(pattern).unicode(unicode).size_limit(size).build().map(drop);
+    build(false).or_else(|error| match error {
+        // It would only be larger.
+        regex::Error::CompiledTooBig(_) => Err(error),
+        _ => build(true),
+    })
 }
 
 fn explained(pattern: &str, error: &str) -> (String, &'static str) {
