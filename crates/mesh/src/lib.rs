@@ -111,3 +111,6 @@ impl Mesh {
         self.peer_policies.effective(namespace, labels, &self.config.root_namespace)
     }
 }
+
+#[cfg(test)]
+mod tests;
