@@ -253,14 +253,14 @@ fn simulate(mode: Mode, seed: u64) {
 
 #[test]
 fn delta_over_a_bad_network() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         simulate(Mode::Delta, seed);
     }
 }
 
 #[test]
 fn state_of_the_world_over_a_bad_network() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         simulate(Mode::Sotw, seed);
     }
 }
