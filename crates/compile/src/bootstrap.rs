@@ -78,9 +78,10 @@ pub fn bootstrap(text: &str) -> std::result::Result<Bootstrap, BootstrapError> {
     if text.len() > MAX_BYTES {
         return Err(BootstrapError::TooLarge(text.len()));
     }
-    let value: serde_json::Value =
-        serde_saphyr::from_str(text).map_err(|error| BootstrapError::Syntax(error.to_string()))?;
-    // The descriptions of messages are large, and go when this line is done.
+    // In YAML 1.1 a node called `y` would be a boolean.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| BootstrapError::Syntax(error.to_string()))?;
     let wire: Wire = Json::new().read("envoy.config.bootstrap.v3.Bootstrap", &value)?;
     compile(wire).map_err(|Invalid { field, message }| BootstrapError::Invalid { field, message })
 }

@@ -134,21 +134,9 @@ fn recorded_resources_survive_the_way_there_and_back() {
             let values: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
             for value in values {
                 let (url, body) = json.encode_any(&value).unwrap();
-                let again = whole_numbers(json.decode_any(&url, &body).unwrap());
-                assert_eq!(again, whole_numbers(value), "{}/{file}", folder.display());
+                assert_eq!(json.decode_any(&url, &body).unwrap(), value, "{}/{file}", folder.display());
             }
         }
-    }
-}
-
-/// `100.0` and `100` are the same number.
-fn whole_numbers(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        Value::Number(number) => number.as_f64().map_or(Value::Null, |number| serde_json::json!(number)),
-        Value::Array(items) => items.into_iter().map(whole_numbers).collect(),
-        Value::Object(object) => object.into_iter().map(|(key, value)| (key, whole_numbers(value))).collect(),
-        other => other,
     }
 }
 

@@ -63,6 +63,11 @@ fn an_envoy_bootstrap_is_read() {
 }
 
 #[test]
+fn words_that_were_booleans_once_are_names() {
+    assert_eq!(bootstrap("node: {id: y, cluster: no}").unwrap().node.cluster, "no");
+}
+
+#[test]
 fn json_is_yaml_too() {
     let bootstrap = bootstrap(r#"{"node": {"id": "x"}, "staticResources": {"clusters": []}}"#).unwrap();
     assert_eq!(bootstrap.node.id, "x");
