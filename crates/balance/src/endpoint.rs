@@ -99,7 +99,7 @@ impl EndpointState {
         self.connect_failures.load(Relaxed)
     }
 
-    pub fn count_timeout(&self) {
+    pub(crate) fn count_timeout(&self) {
         self.timeouts.fetch_add(1, Relaxed);
     }
 

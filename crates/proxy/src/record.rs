@@ -51,6 +51,8 @@ struct Key {
     inbound: bool,
     /// Whether there was mutual TLS, and a hash of the peer's name.
     peer: Option<u64>,
+    /// Fingerprint of how the client described its workload.
+    workload: u64,
 }
 
 struct Kept {
@@ -111,6 +113,8 @@ struct Ends<'a> {
     cluster: Option<&'a Arc<mizzen_snapshot::Cluster>>,
     upstream: Option<&'a Arc<mizzen_balance::Host>>,
     upstream_uri: Option<&'a str>,
+    /// The client's workload, as it described itself.
+    client: Option<&'a crate::http::peer::Peer>,
 }
 
 impl Record {
@@ -148,6 +152,7 @@ impl Record {
             host: ends.upstream.map_or(0, |host| Arc::as_ptr(host) as usize),
             inbound,
             peer: peer.map(|peer| xxhash_rust::xxh64::xxh64(peer.as_bytes(), 0)),
+            workload: ends.client.map_or(0, |client| client.fingerprint),
         };
         if let Some(kept) = read(&self.kept).get(&key)
             && kept.peer.as_deref() == peer
@@ -224,6 +229,7 @@ impl Recorder for Record {
             cluster: facts.cluster.as_ref(),
             upstream: facts.upstream.as_ref(),
             upstream_uri,
+            client: facts.peer.as_deref(),
         });
         let flags = Flags::of(&facts.flags);
         let exchange = Exchange {
@@ -241,7 +247,7 @@ impl Recorder for Record {
             status: facts.status,
             flags: flags.text(),
             details: Some(facts.details),
-            upstream_transport_failure: facts.upstream_failure.as_deref(),
+            upstream_transport_failure: facts.upstream_failure.as_deref().filter(|_| facts.flags.contains(&Flag::UF)),
             bytes_received: facts.bytes_received,
             bytes_sent: facts.bytes_sent,
             attempts: facts.attempts,
@@ -267,6 +273,7 @@ impl Recorder for Record {
             cluster: facts.cluster.as_ref(),
             upstream: facts.upstream.as_ref(),
             upstream_uri,
+            client: None,
         });
         let flags = Flags::of(&facts.flags);
         let exchange = Exchange {

@@ -173,17 +173,18 @@ impl Refusal {
                 "upstream_reset_before_response_started{overflow}",
                 &reset("overflow"),
             ),
-            Self::ConnectFailure { cause, .. } => told(
+            // Why it failed is for the log: Envoy 1.40 does not tell the client either.
+            Self::ConnectFailure { .. } => told(
                 unavailable,
                 Some(Flag::UF),
                 "upstream_reset_before_response_started{remote_connection_failure}",
-                &reset(&format!("remote connection failure, transport failure reason: {cause}")),
+                &reset("remote connection failure"),
             ),
-            Self::TlsFailure { cause, .. } => told(
+            Self::TlsFailure { .. } => told(
                 unavailable,
                 Some(Flag::UF),
                 "upstream_reset_before_response_started{remote_connection_failure|TLS_error}",
-                &reset(&format!("remote connection failure, transport failure reason: TLS_error: {cause}")),
+                &reset("remote connection failure"),
             ),
             Self::ConnectTimeout { .. } => told(
                 unavailable,

@@ -265,7 +265,11 @@ fn plain(name: &str) -> Option<LogField> {
         "REQUEST_TX_DURATION" => LogField::RequestTxDuration,
         "RESPONSE_DURATION" => LogField::ResponseDuration,
         "RESPONSE_TX_DURATION" => LogField::ResponseTxDuration,
-        "PATH" => LogField::Request { name: HeaderKey::Path, other: None },
+        // As the client sent it.
+        "PATH" => LogField::Request {
+            name: HeaderKey::Name(HeaderName::from_static("x-envoy-original-path")),
+            other: Some(HeaderKey::Path),
+        },
         "UPSTREAM_HOST" => LogField::UpstreamHost,
         "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => LogField::UpstreamCluster,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => LogField::UpstreamRequestAttemptCount,

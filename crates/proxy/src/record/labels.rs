@@ -39,7 +39,12 @@ impl Record {
         let (source, destination, mutual_tls) = if inbound {
             let own =
                 Party { principal: client.map(|_| own_principal()).unwrap_or_default(), ..Party::clone(&self.own) };
-            (party_of_uri(client), own, Some(client.is_some()))
+            let mut source = party_of_uri(client);
+            if let Some(told) = ends.client {
+                // The certificate says who it is; what it says of itself is only believed beyond that.
+                source = Party { principal: source.principal, ..told.party.clone() };
+            }
+            (source, own, Some(client.is_some()))
         } else {
             let principal = ends.upstream_uri.map(|_| own_principal()).unwrap_or_default();
             let own = Party { principal, ..Party::clone(&self.own) };

@@ -53,6 +53,8 @@ fn facts(handler: &Arc<HttpHandler>, direction: Direction) -> HttpFacts {
         scheme: "http",
         version: Version::HTTP_11,
         request_headers: HeaderMap::new(),
+        is_grpc: false,
+        upgrade: None,
         response_headers: HeaderMap::new(),
         response_trailers: None,
         status: 404,

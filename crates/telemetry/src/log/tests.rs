@@ -120,7 +120,10 @@ fn a_rewritten_path_is_logged_as_the_client_sent_it() {
         request_headers: Some(&request),
         ..Exchange::new(Kind::Http, start(), Duration::ZERO)
     };
-    assert_eq!(text("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(:PATH)%", &exchange), "/productpage /new");
+    assert_eq!(
+        text("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(:PATH)% %PATH%", &exchange),
+        "/productpage /new /productpage"
+    );
 }
 
 #[track_caller]
