@@ -43,8 +43,10 @@ pub struct Expect {
 
 #[derive(Debug, Clone, PartialEq)]
 enum What {
-    /// `status 404`
+    /// `status 404`: of every answer.
     Status(u16),
+    /// `some-status 503`: of at least one answer.
+    SomeStatus(u16),
     /// `from reviews-v2`: all answers are from this workload; `from none`: no workload was asked.
     From(String),
     /// `share reviews-v1 75% reviews-v3 25%`
@@ -107,6 +109,8 @@ pub struct Seen {
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     pub status: Option<u16>,
+    /// Status of every answer, when there were several.
+    pub statuses: Option<Vec<u16>>,
     /// Share of answers by workload, from 0 to 1.
     pub shares: Option<BTreeMap<String, f64>>,
     pub same_workload: Option<bool>,
@@ -163,7 +167,7 @@ impl Expect {
             | What::Retries(_)
             | What::PerTryTimeout(_)
             | What::Balance(_) => runner == Runner::Memory,
-            What::Took(..) | What::Tries(_) => runner != Runner::Memory,
+            What::Took(..) | What::Tries(_) | What::SomeStatus(_) => runner != Runner::Memory,
             _ => true,
         };
         can && (self.only.is_empty() || self.only.contains(&runner))
@@ -189,6 +193,7 @@ impl What {
         let number = || rest.parse().map_err(|_| format!("{word} needs a number, not {rest:?}"));
         Ok(match word {
             "status" => Self::Status(rest.parse().map_err(|_| "status needs a number".to_owned())?),
+            "some-status" => Self::SomeStatus(rest.parse().map_err(|_| "some-status needs a number".to_owned())?),
             "from" => Self::From(rest.to_owned()),
             "share" => Self::Share(shares(rest)?),
             "same-workload" => Self::Same,
@@ -241,6 +246,10 @@ impl What {
                 let body = observed.body.as_deref().unwrap_or_default().trim();
                 if body.is_empty() { status } else { format!("{status} with the body {body:?}") }
             }),
+            Self::SomeStatus(wanted) => {
+                let statuses = observed.statuses.as_ref()?;
+                (!statuses.contains(wanted)).then(|| format!("{statuses:?}"))
+            }
             Self::From(wanted) if wanted == "none" => {
                 observed.shares.as_ref().filter(|shares| !shares.is_empty()).map(shown_shares)
             }

@@ -11,6 +11,8 @@ mod proxies;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -18,6 +20,7 @@ use mizzen_control::ControlConfig;
 use mizzen_identity::token::{Issuer, LOCAL_ISSUER};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use crate::expect::{Observed, Runner, Wrong};
 use crate::findings::{self, Found};
@@ -33,6 +36,13 @@ pub use proxies::Kind;
 const MARKER_HOST: &str = "marker.mizzen.test";
 /// How long proxies may take to obey a change.
 const SETTLE: Duration = Duration::from_secs(10);
+
+/// Calls that go on.
+struct Load {
+    line: usize,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<Result<u32, Wrong>>>,
+}
 
 /// A running mesh.
 pub struct Live {
@@ -87,8 +97,23 @@ impl Live {
         if let Err(why) = self.configure(&BTreeMap::new()) {
             wrong.push(fail(0, why));
         }
+        let mut loads = Vec::new();
+        let mut occupied = Vec::new();
+        let mut may_refuse = false;
         for block in &scenario.blocks {
             match block {
+                Block::Load(call) => loads.push(self.start_load(call)),
+                Block::Occupy(address) => {
+                    let text = world::renumbered(&address.to_string(), self.net);
+                    match TcpListener::bind(&text) {
+                        Ok(listener) => occupied.push(listener),
+                        Err(error) => wrong.push(fail(0, format!("{text} cannot be occupied: {error}"))),
+                    }
+                }
+                Block::Refused { line, text } => {
+                    may_refuse = true;
+                    wrong.extend(self.check_refused(*line, text));
+                }
                 Block::Config(files) => {
                     if let Err(why) = self.configure(files) {
                         wrong.push(fail(0, why));
@@ -98,7 +123,12 @@ impl Live {
                 Block::Call(call) => self.check_call(call, &mut wrong),
             }
         }
-        wrong.extend(self.refusals().into_iter().map(|why| fail(0, why)));
+        for load in loads {
+            wrong.extend(self.end_load(load));
+        }
+        if !may_refuse {
+            wrong.extend(self.refusals().into_iter().map(|why| fail(0, why)));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
@@ -167,6 +197,72 @@ impl Live {
         }
     }
 
+    /// Calls without pause, on two connections, until the load is ended.
+    fn start_load(&mut self, call: &Call) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let expects: Vec<_> = call.expects.iter().filter(|expect| expect.is_for(self.runner)).cloned().collect();
+        let tasks = (0..2).map(|_| {
+            self.calls += 1;
+            let (stop, expects, call) = (Arc::clone(&stop), expects.clone(), call.clone());
+            let (net, memory, number) = (self.net, self.memory.clone(), self.calls);
+            self.runtime.spawn(async move {
+                let mut made = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let observed = observe(net, &memory, number, &call).await.map_err(|found| Wrong {
+                        line: call.line,
+                        expected: "an answer".to_owned(),
+                        found,
+                    })?;
+                    made += 1;
+                    for expect in &expects {
+                        expect.check(&observed).map_err(|mut wrong| {
+                            wrong.found.push_str(&format!(" (call {made} of the load)"));
+                            wrong
+                        })?;
+                    }
+                }
+                Ok(made)
+            })
+        });
+        let tasks = tasks.collect();
+        Load { line: call.line, stop, tasks }
+    }
+
+    fn end_load(&self, load: Load) -> Vec<Wrong> {
+        load.stop.store(true, Ordering::Relaxed);
+        let mut made = 0;
+        let mut wrong = Vec::new();
+        for task in load.tasks {
+            match self.runtime.block_on(task) {
+                Ok(Ok(calls)) => made += calls,
+                Ok(Err(error)) => wrong.push(error),
+                Err(error) => {
+                    wrong.push(Wrong { line: load.line, expected: "a load".to_owned(), found: error.to_string() })
+                }
+            }
+        }
+        // A load of a handful of calls proves nothing.
+        if wrong.is_empty() && made < 50 {
+            wrong.push(Wrong { line: load.line, expected: "a load".to_owned(), found: format!("{made} calls") });
+        }
+        wrong
+    }
+
+    /// A refusal may follow the configuration by a moment.
+    fn check_refused(&self, line: usize, text: &str) -> Option<Wrong> {
+        let begin = Instant::now();
+        loop {
+            let all = self.refusals();
+            if all.iter().any(|refusal| refusal.contains(text)) {
+                return None;
+            }
+            if begin.elapsed() > Duration::from_secs(3) {
+                return Some(Wrong { line, expected: format!("refused {text}"), found: format!("{all:?}") });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Findings may follow the configuration by a moment.
     fn check_findings(&self, lines: &[FindingLine]) -> Vec<Wrong> {
         let begin = Instant::now();
@@ -224,6 +320,9 @@ fn client_for(net: u8, call: &Call) -> Result<Client, String> {
 
 /// Makes a call as often as it says, and tells what came of it.
 async fn observe(net: u8, memory: &Memory, number: u64, call: &Call) -> Result<Observed, String> {
+    if call.parallel > 1 {
+        return at_once(net, number, call).await;
+    }
     let mut client = client_for(net, call)?;
     let mut observed = Observed::default();
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
@@ -269,6 +368,20 @@ async fn observe(net: u8, memory: &Memory, number: u64, call: &Call) -> Result<O
     Ok(observed)
 }
 
+/// Makes calls at the same time, each on a connection of its own.
+async fn at_once(net: u8, number: u64, call: &Call) -> Result<Observed, String> {
+    let mut calls = tokio::task::JoinSet::new();
+    for round in 0..call.parallel {
+        let (mut client, call) = (client_for(net, call)?, call.clone());
+        calls.spawn(async move { client.call(&call, &[(CALL_HEADER, &format!("{net}-{number}-{round}"))]).await });
+    }
+    let mut statuses = Vec::new();
+    for answer in calls.join_all().await {
+        statuses.push(answer?.status);
+    }
+    Ok(Observed { statuses: Some(statuses), ..Observed::default() })
+}
+
 async fn wait_for_copy(memory: &Memory, id: &str, answered: Option<&str>) {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(1) && memory.workloads(id).iter().all(|name| Some(*name) == answered) {
@@ -290,6 +403,7 @@ fn get(url: &str, from: &str) -> Call {
         line: 0,
         from: from.to_owned(),
         times: 1,
+        parallel: 1,
         method: http::Method::GET,
         scheme: "http".to_owned(),
         authority: authority.to_owned(),

@@ -27,7 +27,9 @@
 //! ```
 //! ````
 //!
-//! Blocks are taken in order. A `yaml` block is a file of the configuration folder; one with a name that was there
+//! Blocks are taken in order. A `load` block has the form of a call: it is made without pause from there to the end of the
+//! scenario, and its `expect` block holds for every single answer. `occupy` names an address that something else listens
+//! on from there to the end, `refused` a part of what a proxy says that cannot obey. A `yaml` block is a file of the configuration folder; one with a name that was there
 //! before replaces it, an empty one deletes it. `findings` are compared with all that is found about the files as they
 //! are then; `none` stands for no warning and no error. An `expect` block belongs to the `call` before it; its lines are
 //! those of [`Expect`]. A `runners` block names the runners that can check the scenario, with the reason.
@@ -63,6 +65,15 @@ pub enum Block {
     Config(BTreeMap<String, String>),
     Findings(Vec<FindingLine>),
     Call(Box<Call>),
+    /// A call that is made over and over until the scenario ends.
+    Load(Box<Call>),
+    /// Something else listens there until the scenario ends.
+    Occupy(std::net::SocketAddr),
+    /// A proxy refuses what it is told, with this in its reason.
+    Refused {
+        line: usize,
+        text: String,
+    },
 }
 
 /// A request and what is expected of it.
@@ -72,6 +83,8 @@ pub struct Call {
     /// The workload that calls, or `gateway` for a client outside of the mesh.
     pub from: String,
     pub times: u32,
+    /// How many of them at the same time.
+    pub parallel: u32,
     pub method: http::Method,
     pub scheme: String,
     /// Host with port as written.
@@ -137,6 +150,7 @@ impl Scenario {
                 Block::Config(_) => false,
                 Block::Findings(_) => runner != Runner::Envoy,
                 Block::Call(call) => call.expects.iter().any(|expect| expect.is_for(runner)),
+                Block::Load(_) | Block::Occupy(_) | Block::Refused { .. } => runner != Runner::Memory,
             })
     }
 }
@@ -233,6 +247,22 @@ impl Parser {
                 let call = self.call(start, content)?;
                 scenario.blocks.push(Block::Call(Box::new(call)));
             }
+            "load" => {
+                let call = self.call(start, content)?;
+                scenario.blocks.push(Block::Load(Box::new(call)));
+            }
+            "occupy" => {
+                for (line, text) in content {
+                    self.line = *line;
+                    let address = text.trim().parse().map_err(|_| self.wrong("expected ADDRESS:PORT"))?;
+                    scenario.blocks.push(Block::Occupy(address));
+                }
+            }
+            "refused" => {
+                for (line, text) in content {
+                    scenario.blocks.push(Block::Refused { line: *line, text: text.trim().to_owned() });
+                }
+            }
             "expect" => {
                 let mut expects = Vec::new();
                 for (line, text) in content {
@@ -242,8 +272,8 @@ impl Parser {
                     }
                 }
                 match scenario.blocks.last_mut() {
-                    Some(Block::Call(call)) if call.expects.is_empty() => call.expects = expects,
-                    _ => return Err(self.wrong("an expect block has to follow a call block")),
+                    Some(Block::Call(call) | Block::Load(call)) if call.expects.is_empty() => call.expects = expects,
+                    _ => return Err(self.wrong("an expect block has to follow a call or load block")),
                 }
             }
             "runners" => {
@@ -290,6 +320,7 @@ impl Parser {
             line: start,
             from: "productpage".to_owned(),
             times: 1,
+            parallel: 1,
             method: http::Method::GET,
             scheme: String::new(),
             authority: String::new(),
@@ -305,8 +336,12 @@ impl Parser {
                 break;
             }
             if call.authority.is_empty() {
-                match text.split_once(' ').ok_or_else(|| self.wrong("expected from, times or METHOD URL"))? {
+                match text.split_once(' ').ok_or_else(|| self.wrong("expected from, times, parallel or METHOD URL"))? {
                     ("from", from) => from.trim().clone_into(&mut call.from),
+                    ("parallel", number) => {
+                        call.parallel = number.trim().parse().map_err(|_| self.wrong("parallel needs a number"))?;
+                        call.times = call.times.max(call.parallel);
+                    }
                     ("times", times) => {
                         call.times = times.trim().parse().map_err(|_| self.wrong("times needs a number"))?;
                     }
@@ -406,7 +441,7 @@ mod tests {
             ("no title", "title"),
             ("# t\nno block", "nothing is expected"),
             ("# t\n```call\nGET http://a\n", "no end"),
-            ("# t\n```expect\nstatus 1\n```\n", "follow a call"),
+            ("# t\n```expect\nstatus 1\n```\n", "has to follow"),
             ("# t\n```call\nGET nowhere\n```\n", ":3: the URL has no scheme"),
             ("# t\n```call\nGET http://a\n```\n```expect\nstatus 200\nwat 3\n```\n", ":7: "),
             ("# t\n```jaml\n```\n", "no block"),

@@ -8,6 +8,7 @@ use http::{HeaderMap, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::scenario::Call;
@@ -76,6 +77,9 @@ impl Client {
         let before = Instant::now();
         let response = connection.send_request(request).await.map_err(|error| format!("the call failed: {error}"))?;
         let took = before.elapsed();
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return switched(response, took).await;
+        }
         let (head, body) = response.into_parts();
         let body = Limited::new(body, 1024 * 1024)
             .collect()
@@ -108,7 +112,19 @@ impl Client {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
+}
+
+/// After an upgrade: whether bytes go there and back. The body of the answer is what came back.
+async fn switched(response: http::Response<hyper::body::Incoming>, took: Duration) -> Result<Answer, String> {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let failed = |error: &dyn std::fmt::Display| format!("after the upgrade: {error}");
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.map_err(|error| failed(&error))?);
+    stream.write_all(b"there and back").await.map_err(|error| failed(&error))?;
+    stream.flush().await.map_err(|error| failed(&error))?;
+    let mut back = [0; 14];
+    stream.read_exact(&mut back).await.map_err(|error| failed(&error))?;
+    Ok(Answer { status, headers, body: String::from_utf8_lossy(&back).into_owned(), took })
 }

@@ -65,14 +65,20 @@ pub(crate) async fn start(workload: &'static str, address: SocketAddr, memory: M
                     async move { Ok::<_, Infallible>(answer(workload, request, &memory).await) }
                 });
                 // A client that goes away is its own affair.
-                drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                drop(connection.with_upgrades().await);
             });
         }
     });
     Ok(bound)
 }
 
-async fn answer(workload: &'static str, request: Request<Incoming>, memory: &Memory) -> Response<Full<Bytes>> {
+async fn answer(workload: &'static str, mut request: Request<Incoming>, memory: &Memory) -> Response<Full<Bytes>> {
+    let upgrade = request.headers().get(http::header::UPGRADE).cloned();
+    if upgrade.is_some() {
+        tokio::spawn(send_back(hyper::upgrade::on(&mut request)));
+    }
     let (head, body) = request.into_parts();
     // Bodies of scenarios are small; one that is not is not read to its end.
     drop(Limited::new(body, 64 * 1024).collect().await);
@@ -109,5 +115,19 @@ async fn answer(workload: &'static str, request: Request<Incoming>, memory: &Mem
     let headers = response.headers_mut();
     headers.insert(WORKLOAD_HEADER, http::HeaderValue::from_static(workload));
     headers.insert("x-echo-extra", http::HeaderValue::from_static("1"));
+    if let Some(protocol) = upgrade {
+        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        headers.insert(http::header::UPGRADE, protocol);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.body_mut() = Full::default();
+    }
     response
+}
+
+/// After an upgrade all bytes go back.
+async fn send_back(upgrade: hyper::upgrade::OnUpgrade) {
+    let Ok(stream) = upgrade.await else { return };
+    let (mut read, mut write) = tokio::io::split(TokioIo::new(stream));
+    // Ends with the connection, however that ends.
+    drop(tokio::io::copy(&mut read, &mut write).await);
 }
