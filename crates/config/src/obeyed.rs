@@ -50,7 +50,7 @@ const POLICIES: &[&str] = &[
     "spec.subsets[].trafficPolicy.portLevelSettings[]",
 ];
 
-pub const TABLE: &[NotObeyed] = &[
+const TABLE: &[NotObeyed] = &[
     kind("Sidecar", "every workload sees the whole mesh"),
     kind("EnvoyFilter", "nothing is patched"),
     kind("Telemetry", "logs and metrics are as the mesh configuration says"),
@@ -72,7 +72,7 @@ pub const TABLE: &[NotObeyed] = &[
 ];
 
 /// Fields of a traffic policy, below each of [`POLICIES`].
-pub const POLICY_TABLE: &[NotObeyed] = &[
+const POLICY_TABLE: &[NotObeyed] = &[
     field(DR, "loadBalancer.localityLbSetting.failoverPriority", "localities are ranked by region, zone and subzone"),
     field(DR, "loadBalancer.zoneAwareLbSetting", "all zones count alike"),
     field(DR, "loadBalancer.backendUtilization", "endpoints' reports are not read"),
