@@ -377,3 +377,28 @@ fn plan_and_explanation_agree_on_all_hosts_of_all_cases() {
     }
     assert!(asked > 1000, "{asked}");
 }
+
+/// Damaged resources are refused or obeyed, and never more than that.
+#[test]
+fn damaged_bytes_do_no_harm() {
+    let Some(corpus) = corpus() else { return };
+    let json = Json::new();
+    let folder = corpus.join("gateway-tls/gateway");
+    for (file, kind) in
+        [("cds.json", type_url::CLUSTER), ("lds.json", type_url::LISTENER), ("rds.json", type_url::ROUTE)]
+    {
+        for resource in resources(&json, &folder.join(file), kind).into_iter().take(3) {
+            for place in (0..resource.body.len()).step_by(29) {
+                let mut body = resource.body.to_vec();
+                body[place] ^= 1 << (place % 8);
+                let damaged = Resource { body: Bytes::from(body), ..resource.clone() };
+                let cut = Resource { body: resource.body.slice(..place), ..resource.clone() };
+                for resource in [damaged, cut] {
+                    let update = Update { type_url: kind.to_owned(), resources: vec![resource], ..Update::default() };
+                    let outcome = Config::new().apply(update);
+                    assert!(outcome.refused.len() <= 1);
+                }
+            }
+        }
+    }
+}
