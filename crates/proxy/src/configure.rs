@@ -231,8 +231,13 @@ impl Configurator {
             .bind_failures
             .iter()
             .filter(|failure| kind == ResourceType::Listener && outcome.listeners_changed.contains(&failure.listener));
-        let unbound =
-            unbound.map(|failure| Refusal { name: failure.listener.to_string(), message: failure.to_string() });
+        // A new listener is opened once its routes are there, but whether it can be is told with its acknowledgement.
+        let waiting = self.config.waiting_listeners().filter(|_| kind == ResourceType::Listener);
+        let unopenable = waiting.filter_map(|listener| self.publisher.probe(listener));
+        let unbound = unbound
+            .cloned()
+            .chain(unopenable)
+            .map(|failure| Refusal { name: failure.listener.to_string(), message: failure.to_string() });
         let all: Vec<_> = refused.chain(unbound).collect();
         if all.is_empty() {
             handle.accept(id);

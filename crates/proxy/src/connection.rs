@@ -1,9 +1,13 @@
 //! One accepted connection: look at its first bytes, choose a filter chain, terminate TLS, hand it to HTTP or TCP.
 
+mod proxy_protocol;
+
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ::http::HeaderValue;
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
 use mizzen_snapshot::http::ClientCertDetails;
@@ -14,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::drain::{Drain, Phase};
 use crate::facts::{Downstream, DownstreamTls};
+use crate::http;
 use crate::listener::Admission;
 use crate::worker::Worker;
 
@@ -27,13 +32,15 @@ pub struct Connection {
     pub drain: Rc<Drain>,
     /// What `x-forwarded-client-cert` says of this client; made at the first request that needs it.
     certificate: std::cell::OnceCell<Option<String>>,
+    /// How the client described itself last, as text and as understood.
+    pub peer: RefCell<Option<(HeaderValue, Arc<http::peer::Peer>)>>,
     /// Counts the connection as open.
     _admission: Admission,
 }
 
 impl Connection {
     pub fn certificate_element(&self, details: ClientCertDetails) -> Option<String> {
-        self.certificate.get_or_init(|| crate::http::headers::certificate_element(self, details)).clone()
+        self.certificate.get_or_init(|| http::headers::certificate_element(self, details)).clone()
     }
 }
 
@@ -55,13 +62,25 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     } else {
         None
     };
-    let local = original.unwrap_or(accepted_on);
+    let mut local = original.unwrap_or(accepted_on);
+    let mut plain = Plain::new(Socket::Tcp(tcp));
+    let direct = peer;
+    let mut peer = peer;
+    if listener.inspect.proxy_protocol {
+        match proxy_protocol::read(&mut plain, worker.shared.limits.header_timeout).await {
+            Ok(Some((source, destination))) => (peer, local) = (source, destination),
+            Ok(None) => {}
+            Err(reason) => {
+                tracing::debug!(%peer, listener = %listener.name, reason, "connection closed: no PROXY protocol header");
+                return;
+            }
+        }
+    }
     if listener.use_original_dst
         && let Some(other) = handed_over(&worker, &listener, local)
     {
         listener = other;
     }
-    let mut plain = Plain::new(Socket::Tcp(tcp));
     let seen = match look(&mut plain, &listener.inspect, local).await {
         Ok(seen) => seen,
         Err(reason) => {
@@ -73,7 +92,7 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     let facts = ConnectionFacts {
         destination: local,
         source: peer,
-        direct_source: peer.ip(),
+        direct_source: direct.ip(),
         transport: seen.transport,
         server_name: seen.server_name.as_deref(),
         application_protocols: &protocols,
@@ -101,10 +120,11 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
         downstream,
         drain,
         certificate: std::cell::OnceCell::new(),
+        peer: RefCell::default(),
         _admission: admission,
     });
     match &chain.handler {
-        Handler::Http(handler) => crate::http::serve(connection, Arc::clone(handler), stream).await,
+        Handler::Http(handler) => http::serve(connection, Arc::clone(handler), stream).await,
         Handler::Tcp(handler) => crate::tcp::serve(connection, Arc::clone(handler), stream).await,
     }
 }

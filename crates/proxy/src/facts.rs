@@ -14,6 +14,7 @@ use mizzen_snapshot::http::HttpHandler;
 use mizzen_snapshot::listener::TcpHandler;
 use mizzen_snapshot::route::{RequestView, Route, VirtualHost};
 
+use crate::http::peer::Peer as PeerWorkload;
 use crate::refusal::Flag;
 
 /// The client's side of a connection; shared by its exchanges.
@@ -88,6 +89,8 @@ pub struct HttpFacts {
     pub upstream_responded: Option<Duration>,
     /// The client's address as far as forwarded headers may be believed.
     pub remote: SocketAddr,
+    /// The client's workload, as it described itself.
+    pub peer: Option<Arc<PeerWorkload>>,
     pub route: Option<Arc<Route>>,
     pub virtual_host: Option<Arc<VirtualHost>>,
     pub cluster: Option<Arc<Cluster>>,

@@ -8,6 +8,7 @@ pub mod http1;
 pub mod http2;
 pub mod mirror;
 pub mod normalize;
+pub mod peer;
 pub mod tunnel;
 
 use std::rc::Rc;

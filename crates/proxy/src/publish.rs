@@ -103,6 +103,15 @@ impl Publisher {
         self.open.values().map(|open| (open.listener.name.clone(), open.address)).collect()
     }
 
+    /// Why a listener that is not in force yet could not be opened now; `None` when it could, or is open already.
+    pub fn probe(&self, listener: &Listener) -> Option<BindFailure> {
+        let Some(Place::At(address)) = place(listener).filter(|_| listener.bind) else { return None };
+        if self.open.contains_key(&Place::At(address)) {
+            return None;
+        }
+        listen::probe(address).err().map(|error| failure(listener, &error.to_string()))
+    }
+
     fn serve(&mut self, place: Place, listener: &Arc<Listener>) -> Result<(), BindFailure> {
         if let Some(open) = self.open.get_mut(&place) {
             if !Arc::ptr_eq(&open.listener, listener) && open.listener.fingerprint != listener.fingerprint {

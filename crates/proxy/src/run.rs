@@ -26,6 +26,7 @@ use crate::admin::{self, About, Admin, Held, LogLevel, Order};
 use crate::config::{IdentityOptions, ProxyConfig};
 use crate::configure::Configurator;
 use crate::health::{self, Health};
+use crate::http::peer::Own;
 use crate::publish::Publisher;
 use crate::record::Record;
 use crate::shared::Shared;
@@ -96,6 +97,10 @@ pub async fn run(
     let record = Arc::new(Record::new(own, &hostname(), secrets.clone()));
     let recorder: Arc<dyn crate::shared::Recorder> = Arc::<Record>::clone(&record);
     let shared = Arc::new(Shared::new(secrets.clone(), recorder, config.limits, config.drain_time));
+    if let Some(own) = Own::of(&boot.node) {
+        // Set here and nowhere else.
+        let _ = shared.own.set(own);
+    }
     let held = Arc::new(Held::default());
     held.set_bootstrap(serde_json::json!({ "node": node }));
     let _identity = config.identity.as_ref().map(|options| start_identity(options, &config, &secrets));
@@ -172,7 +177,7 @@ fn node_json(node: &Node) -> serde_json::Value {
     })
 }
 
-fn struct_json(fields: &Struct) -> serde_json::Value {
+pub(crate) fn struct_json(fields: &Struct) -> serde_json::Value {
     fields.fields.iter().map(|(key, value)| (key.clone(), value_json(value))).collect()
 }
 

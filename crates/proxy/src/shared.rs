@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use mizzen_types::ClusterName;
 
 use crate::config::Limits;
 use crate::facts::{HttpFacts, TcpFacts};
+use crate::http::peer::Own;
 
 pub struct Shared {
     /// Only `publish` stores; only `worker` loads.
@@ -20,6 +21,8 @@ pub struct Shared {
     pub secrets: Secrets,
     pub balancers: Balancers,
     pub recorder: Arc<dyn Recorder>,
+    /// What this workload tells others about itself, when it knows.
+    pub own: OnceLock<Own>,
     pub limits: Limits,
     pub drain_time: Duration,
     /// Zero of all [`Time`]s.
@@ -50,6 +53,7 @@ impl Shared {
             secrets,
             balancers: Balancers::default(),
             recorder,
+            own: OnceLock::new(),
             limits,
             drain_time,
             origin: Instant::now(),

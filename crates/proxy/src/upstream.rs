@@ -68,6 +68,8 @@ pub enum Protocol {
 
 struct Pool {
     host: Arc<Host>,
+    /// Boxed once, because each request moves one out and back.
+    #[expect(clippy::vec_box, reason = "moved as a box, not copied")]
     idle: Vec<Box<Idle>>,
     multiplexed: Vec<Rc<Multiplexed>>,
     /// An HTTP/2 connection is being made; others wait for it instead of making more.

@@ -12,12 +12,13 @@ use http::{Method, StatusCode, Uri, Version};
 use mizzen_net::Body;
 use mizzen_snapshot::header::HeaderEdits;
 use mizzen_snapshot::http::HttpHandler;
+use mizzen_snapshot::listener::Direction;
 use mizzen_snapshot::plan::{self, Draws, NoPlan, Plan};
 use mizzen_snapshot::route::{Abort, CorsDecision, Fault, FaultDraws};
 
 use super::answer::{Reply, is_grpc};
-use super::headers;
 use super::normalize::{Normalized, normalize};
+use super::{headers, peer};
 use crate::connection::Connection;
 use crate::facts::HttpFacts;
 use crate::refusal::{Flag, Refusal};
@@ -45,6 +46,9 @@ pub async fn exchange(
         }
     };
     headers::respond(handler, &mut reply.headers);
+    if facts.peer.is_some() {
+        peer::tell_downstream(connection, &mut reply.headers);
+    }
     facts.status = reply.status.as_u16();
     reply
 }
@@ -166,6 +170,7 @@ pub fn begin(connection: &Connection, handler: &Arc<HttpHandler>, head: Head) ->
         upstream_sent: None,
         upstream_responded: None,
         remote: connection.downstream.peer,
+        peer: None,
         route: None,
         virtual_host: None,
         cluster: None,
@@ -218,6 +223,9 @@ fn clean(
     }
     let wants_upgrade = facts.upgrade.is_some();
     let client = headers::receive(connection, handler, &mut facts.request_headers, wants_upgrade)?;
+    if handler.metadata_exchange && connection.downstream.listener.direction == Direction::Inbound {
+        facts.peer = peer::take(connection, &mut facts.request_headers);
+    }
     facts.remote = client.address;
     facts.scheme = client.scheme;
     Ok(None)

@@ -16,13 +16,13 @@ use mizzen_snapshot::plan::ForwardPlan;
 use mizzen_snapshot::route::{HostRewrite, Outcome, Reset, RetryPolicy};
 
 use super::answer::Reply;
-use super::headers;
+use super::{headers, peer};
 use crate::connection::Connection;
 use crate::facts::HttpFacts;
 use crate::refusal::{Flag, Refusal};
 use crate::upstream::request::RequestBody;
 use crate::upstream::send::{self, Failure, Head, Try, UpstreamResponse};
-use crate::upstream::timeouts::Timeouts;
+use crate::upstream::timeouts::{Timeouts, Times};
 use crate::upstream::{Upstream, connect};
 
 /// How often a request is sent again because the endpoint closed an idle connection under it.
@@ -43,12 +43,20 @@ pub async fn forward(
     let keep = if retry.is_some() { worker.shared.limits.retry_buffer } else { 0 };
     let mut body = RequestBody::new(body, keep);
     edit(handler, plan, facts);
+    let tell = handler.metadata_exchange && facts.downstream.listener.direction != Direction::Inbound;
+    if tell {
+        peer::tell_upstream(connection, &plan.cluster, &mut facts.request_headers);
+    }
     super::mirror::mirror(connection, snapshot, plan, facts, &mut body);
 
-    let timeout = timeout(plan, facts);
-    let per_try = retry.as_deref().and_then(|retry| retry.per_try_timeout);
-    let idle = plan.forward().idle_timeout.or(handler.stream_idle_timeout).filter(|idle| !idle.is_zero());
-    let mut timeouts = Timeouts::new(timeout, per_try, idle, body.is_received());
+    let some = |time: Option<std::time::Duration>| time.filter(|time| !time.is_zero());
+    let times = Times {
+        route: timeout(plan, facts),
+        per_try: retry.as_deref().and_then(|retry| retry.per_try_timeout),
+        idle: some(plan.forward().idle_timeout.or(handler.stream_idle_timeout)),
+        receive: some(handler.request_timeout),
+    };
+    let mut timeouts = Timeouts::new(times, body.is_received());
     let mut tries = Tries { connection, upstream: &upstream, plan, retry: retry.as_deref(), tried: Vec::new() };
     let mut response = tries.run(handler, body, facts, &mut timeouts).await?;
 
@@ -63,6 +71,9 @@ pub async fn forward(
 
     let switch = crate::upstream::http1::is_switch(response.status, &facts.method, facts.upgrade.is_some());
     headers::remove_hop_headers(&mut response.headers, switch && facts.method != Method::CONNECT);
+    if tell {
+        peer::forget(&mut response.headers);
+    }
     if !handler.suppress_envoy_headers {
         let waited =
             facts.upstream_responded.unwrap_or_default().saturating_sub(facts.upstream_sent.unwrap_or_default());

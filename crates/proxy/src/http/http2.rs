@@ -99,9 +99,15 @@ async fn run(
     }
 }
 
+type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one turn of the loop, and a box would be one for each stream"
+)]
 enum Next {
     Drain,
-    Accepted(Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>),
+    Accepted(Accepted),
 }
 
 /// Streams that the client reset before they were answered. Each costs us more than it costs the client ("rapid

@@ -14,7 +14,7 @@ use crate::facts::HttpFacts;
 use crate::upstream::connect;
 use crate::upstream::request::RequestBody;
 use crate::upstream::send::{self, Head, Try};
-use crate::upstream::timeouts::Timeouts;
+use crate::upstream::timeouts::{Timeouts, Times};
 
 /// A mirror that does not answer within this time is given up.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -85,7 +85,7 @@ impl Copy {
             endpoint: &endpoint,
         };
         let body = RequestBody::new(body, 0);
-        let mut timeouts = Timeouts::new(None, None, None, false);
+        let mut timeouts = Timeouts::new(Times::default(), false);
         match send::send(&what, head, body, &mut timeouts).await {
             Ok(mut response) => {
                 response.body.hold(permit, host.begin_request());

@@ -68,6 +68,7 @@ fn facts(handler: &Arc<HttpHandler>, direction: Direction) -> HttpFacts {
         upstream_sent: None,
         upstream_responded: None,
         remote: "127.0.0.1:5000".parse().unwrap(),
+        peer: None,
         route: None,
         virtual_host: None,
         cluster: None,

@@ -5,11 +5,13 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Version, header};
 use mizzen_balance::{ActiveConnection, Permit};
 use mizzen_net::{Body, http2};
+use mizzen_snapshot::cluster::ClusterPolicy;
 use mizzen_snapshot::route::Reset;
 
 use super::connect::{ConnectionFacts, Dialled, name};
@@ -52,25 +54,30 @@ impl Multiplexed {
         dialled: Dialled,
         active: ActiveConnection,
         permit: Permit,
-        max_streams: Option<u32>,
-        max_requests: Option<u32>,
+        policy: &ClusterPolicy,
     ) -> Result<Rc<Self>, Refusal> {
         let endpoint = name(active.host());
-        let (send, connection) = http2::client()
+        let (send, mut connection) = http2::client()
             .handshake::<_, Bytes>(dialled.stream)
             .await
             .map_err(|error| Refusal::ConnectFailure { endpoint, cause: error.to_string() })?;
         let state = Rc::new(State::default());
         let ending = Rc::clone(&state);
+        let pings = connection.ping_pong();
+        let keepalive = policy.http.http2_keepalive;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, endpoint = name(active.host()), "HTTP/2 connection to upstream ended");
+            let reason = tokio::select! {
+                ended = connection => ended.err().map(|error| error.to_string()),
+                () = keep_alive(pings, keepalive) => Some("a ping was not answered in time".to_owned()),
+            };
+            if let Some(reason) = reason {
+                tracing::debug!(reason, endpoint = name(active.host()), "HTTP/2 connection to upstream ended");
             }
             ending.closed.set(true);
             drop(permit);
         });
-        let max_streams = max_streams.map_or(usize::MAX, |most| most as usize);
-        let max_requests = max_requests.filter(|most| *most > 0).unwrap_or(u32::MAX);
+        let max_streams = policy.http.max_concurrent_streams.map_or(usize::MAX, |most| most as usize);
+        let max_requests = policy.max_requests_per_connection.filter(|most| *most > 0).unwrap_or(u32::MAX);
         Ok(Rc::new(Self { send, facts: dialled.facts, state, max_streams, max_requests }))
     }
 
@@ -95,6 +102,22 @@ impl Multiplexed {
 
     fn is_reused(&self) -> bool {
         self.state.requests.get() > 1
+    }
+}
+
+/// Pings the endpoint from time to time; returns when one ping is not answered in time, and else never.
+async fn keep_alive(pings: Option<h2::PingPong>, settings: Option<(Duration, Duration)>) {
+    let (Some(mut pings), Some((interval, timeout))) = (pings, settings) else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(interval).await;
+        match tokio::time::timeout(timeout, pings.ping(h2::Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection itself knows better what is wrong.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
     }
 }
 

@@ -65,7 +65,12 @@ impl Failure {
     /// The endpoint closed an idle connection just when we used it: another connection may do, and it is safe when
     /// nothing was sent, or when sending twice means the same as once.
     pub fn is_idle_race(&self, method: &Method) -> bool {
-        self.reused && !self.response_started && (!self.request_started || method.is_idempotent())
+        // Silence is no closed connection: what timed out is not sent again behind the retry policy's back.
+        let silent = matches!(
+            self.refusal,
+            Refusal::RequestTimeout { .. } | Refusal::PerTryTimeout { .. } | Refusal::IdleTimeout { .. }
+        );
+        self.reused && !silent && !self.response_started && (!self.request_started || method.is_idempotent())
     }
 }
 
@@ -93,6 +98,7 @@ pub struct ResponseBody {
 }
 
 /// The request that a response belongs to.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 enum RequestSide {
     /// Still being sent.
     Sending(Box<Pump>),
@@ -449,9 +455,7 @@ async fn checkout(what: &Try<'_>, host_header: &str) -> Result<Checkout, Failure
             let idle = Box::new(Idle::new(dialled, active, permit));
             return Ok(Checkout::Http1(Lease::new(idle, keys[1], upstream)));
         }
-        let policy = upstream.policy();
-        let (streams, requests) = (policy.http.max_concurrent_streams, policy.max_requests_per_connection);
-        let connection = Multiplexed::start(dialled, active, permit, streams, requests)
+        let connection = Multiplexed::start(dialled, active, permit, upstream.policy())
             .await
             .map_err(|refusal| Failure::before_sending(Reset::ConnectFailure, refusal))?;
         upstream.add_multiplexed(keys[0], what.host, Rc::clone(&connection));

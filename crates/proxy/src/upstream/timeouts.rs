@@ -1,5 +1,5 @@
-//! The clocks of a request: the route's timeout over all tries, that of one try, and the time in which something has to
-//! move.
+//! The clocks of a request: the route's timeout over all tries, that of one try, the time in which something has to move,
+//! and the time in which the request has to be received.
 //!
 //! The first two begin once the request was received whole (as in Envoy), so that a long upload is not cut off.
 
@@ -17,23 +17,43 @@ pub struct Timeouts {
     route: Option<Duration>,
     per_try: Option<Duration>,
     idle: Option<Duration>,
+    receive: Option<Duration>,
     route_at: Deadline,
     try_at: Deadline,
     idle_at: Deadline,
+    receive_at: Deadline,
     received: bool,
 }
 
+/// How long things may take; `None` is for ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// All tries together, and the body of the response.
+    pub route: Option<Duration>,
+    pub per_try: Option<Duration>,
+    /// Between two bytes.
+    pub idle: Option<Duration>,
+    /// The whole request.
+    pub receive: Option<Duration>,
+}
+
 impl Timeouts {
-    pub fn new(route: Option<Duration>, per_try: Option<Duration>, idle: Option<Duration>, received: bool) -> Self {
+    /// `received`: the request is whole already.
+    pub fn new(times: Times, received: bool) -> Self {
         let mut timeouts = Self {
-            route,
-            per_try,
-            idle,
+            route: times.route,
+            per_try: times.per_try,
+            idle: times.idle,
+            receive: times.receive.filter(|_| !received),
             route_at: Deadline::default(),
             try_at: Deadline::default(),
             idle_at: Deadline::default(),
+            receive_at: Deadline::default(),
             received: false,
         };
+        if timeouts.receive.is_some() {
+            timeouts.receive_at.set_after(Instant::now(), timeouts.receive);
+        }
         timeouts.moved();
         if received {
             timeouts.request_received();
@@ -43,6 +63,7 @@ impl Timeouts {
 
     /// The request is whole: both clocks start.
     pub fn request_received(&mut self) {
+        self.receive = None;
         if !std::mem::replace(&mut self.received, true) && (self.route.is_some() || self.per_try.is_some()) {
             let now = Instant::now();
             self.route_at.set_after(now, self.route);
@@ -84,6 +105,11 @@ impl Timeouts {
             && self.idle_at.poll(cx).is_ready()
         {
             return Poll::Ready(Refusal::IdleTimeout { after });
+        }
+        if let Some(after) = self.receive
+            && self.receive_at.poll(cx).is_ready()
+        {
+            return Poll::Ready(Refusal::RequestReceiveTimeout { after });
         }
         Poll::Pending
     }

@@ -1,5 +1,8 @@
 //! The data plane over real sockets on loopback: what clients and upstreams see, byte for byte.
 
+// A test that cannot go on fails, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod drain;
 mod hostile;
 mod http1;
