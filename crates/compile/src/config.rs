@@ -222,6 +222,11 @@ impl Config {
         self.pending_clusters.iter().filter_map(held)
     }
 
+    /// Accepted listeners that are not visible yet: what they name is still on its way.
+    pub fn waiting_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.pending_listeners.iter().filter_map(|name| self.listeners.get(name)).map(|held| &held.value.listener)
+    }
+
     /// Names of the route tables, endpoints and secrets that accepted resources ask for.
     pub fn wanted(&self) -> Wanted {
         Wanted {

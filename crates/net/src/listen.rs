@@ -12,6 +12,12 @@ const BACKLOG: i32 = 1024;
 /// Binds a TCP listener that every worker accepts from. Not `SO_REUSEPORT`: a second process that wants the address
 /// shall be told, and one queue loses nothing when workers or configurations come and go.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
@@ -19,8 +25,12 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// Whether [`bind`] would succeed now. Nothing listens in the meantime, so no client is taken and dropped.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    bound(address).map(drop)
 }
 
 /// The address that a client dialled before the kernel redirected it to us; `None` when it was not redirected.
