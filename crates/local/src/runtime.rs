@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use crate::instance::{GATEWAY, GATEWAY_ACCOUNT, GATEWAY_NAMESPACE, Instance, NODE, Role};
 use crate::manifest::{Manifests, PortRef, Service, entry_labels};
 
+/// Label of a generated EndpointSlice: whether all its endpoints are ready. By it the supervisor sees when the control
+/// plane has read the last change.
+pub const ALL_READY_LABEL: &str = "mizzen.dev/all-ready";
+
 /// A file name and the objects in it.
 pub type Files = BTreeMap<String, String>;
 
@@ -186,6 +190,7 @@ fn endpoint_slices(service: &Service, placed: &[Placed<'_>]) -> Vec<Value> {
         }));
     }
     let slice = |index: usize, ports: Vec<(String, u16)>, endpoints: Vec<Value>| {
+        let all_ready = endpoints.iter().all(|endpoint| endpoint["conditions"]["ready"] == true);
         let ports: Vec<Value> = ports
             .iter()
             .map(|(name, number)| {
@@ -203,7 +208,7 @@ fn endpoint_slices(service: &Service, placed: &[Placed<'_>]) -> Vec<Value> {
             "metadata": {
                 "name": format!("{}-{}", service.name, index + 1),
                 "namespace": service.namespace,
-                "labels": {"kubernetes.io/service-name": service.name},
+                "labels": {"kubernetes.io/service-name": service.name, ALL_READY_LABEL: all_ready.to_string()},
             },
             "addressType": "IPv4",
             "endpoints": endpoints,

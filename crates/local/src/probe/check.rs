@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -56,9 +57,28 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeFailure> {
 
 /// Success is a status from 200 to 399, as for the kubelet.
 async fn http_get(address: SocketAddr, path: &str, headers: &[(String, String)]) -> Result<(), ProbeFailure> {
+    match send(address, path, headers).await?.status().as_u16() {
+        200..=399 => Ok(()),
+        status => Err(ProbeFailure::Status(status)),
+    }
+}
+
+/// A JSON document of this machine's control plane.
+pub(crate) async fn get_json(address: SocketAddr, path: &str) -> Result<serde_json::Value, ProbeFailure> {
+    let body = send(address, path, &[]).await?.into_body().collect().await;
+    let body = body.map_err(|error| ProbeFailure::Http(error.to_string()))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| ProbeFailure::Http(error.to_string()))
+}
+
+async fn send(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<http::Response<Incoming>, ProbeFailure> {
     let http = |error: hyper::Error| ProbeFailure::Http(error.to_string());
     let (mut sender, connection) = http1::handshake(TokioIo::new(connect(address).await?)).await.map_err(http)?;
-    let connection = tokio::spawn(connection);
+    // It ends with the answer: the request asks for that.
+    tokio::spawn(connection);
     let mut request = http::Request::get(path).header("user-agent", "kube-probe/mizzen").header("connection", "close");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request = request.header("host", address.to_string());
@@ -67,12 +87,7 @@ async fn http_get(address: SocketAddr, path: &str, headers: &[(String, String)])
         request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| ProbeFailure::Http(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(http)?;
-    connection.abort();
-    match response.status().as_u16() {
-        200..=399 => Ok(()),
-        status => Err(ProbeFailure::Status(status)),
-    }
+    sender.send_request(request).await.map_err(http)
 }
 
 /// `grpc.health.v1.HealthCheckRequest`.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{Event, RunError, Supervisor, start};
 use crate::manifest;
 use crate::plan::{self, Workload};
-use crate::process::Happened;
+use crate::process::{Happened, Process};
 
 /// Between the moment at which an instance is no endpoint any more and the end of its processes: callers hear of it
 /// meanwhile.
@@ -20,7 +20,11 @@ impl Supervisor {
         let Some(member) = self.members.get_mut(key) else { return };
         match happened {
             Happened::Started => return,
-            Happened::Stopped => member.application = None,
+            Happened::Stopped => {
+                member.application = None;
+                // Its proxy was needed until now, for the requests that it made itself.
+                member.proxy.iter().for_each(Process::end);
+            }
             Happened::Died { how, ran, pause, tail } => {
                 // The probe would find out, but later.
                 member.application_ready = Some(false);
@@ -171,8 +175,12 @@ impl Supervisor {
         for _ in 0..workload.replicas {
             fresh.push(self.add_and_start(workload)?);
         }
-        if let Some(member) = fresh.last().and_then(|last| self.members.get_mut(last)) {
-            member.replaces = old;
+        // One leaves for each that comes; if fewer come, the last one takes the rest with it.
+        for (index, leaves) in old.into_iter().enumerate() {
+            let comes = fresh.get(index).or(fresh.last());
+            if let Some(member) = comes.and_then(|key| self.members.get_mut(key)) {
+                member.replaces.push(leaves);
+            }
         }
         Ok(())
     }
@@ -205,8 +213,9 @@ impl Supervisor {
 
     pub(super) fn left(&mut self, key: &str) {
         let Some(member) = self.members.get(key) else { return };
-        for process in member.application.iter().chain(&member.proxy) {
-            process.end();
+        match &member.application {
+            Some(application) => application.end(),
+            None => member.proxy.iter().for_each(Process::end),
         }
         self.forget_when_gone(key);
     }

@@ -1,17 +1,18 @@
 //! Showing what runs: to the control plane (runtime objects), to other commands (`run.json`), and to the person.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use super::{Event, Supervisor};
 use crate::bootstrap;
 use crate::manifest::Manifests;
 use crate::network::{DEBUG_PORT, SECURE_XDS_PORT, XDS_PORT};
 use crate::plan::Plan;
-use crate::probe::check::{Target, check};
+use crate::probe::check::{Target, check, get_json};
 use crate::run_file::{self, ControlAddresses, RunFile};
 use crate::runtime::{self, Placed};
 use crate::state::write_private;
@@ -114,28 +115,23 @@ impl Supervisor {
         }
     }
 
-    /// Once everything is ready: asks at the first address until it answers, so that the one that is printed works.
+    /// Once everything is ready: waits until every proxy has been told so and the addresses to open answer, so that what
+    /// is printed works.
     pub(super) fn ask_whether_reachable(&mut self) {
         if self.reachability_asked || !self.control_up || self.members.values().any(|member| !member.is_ready()) {
             return;
         }
         self.reachability_asked = true;
-        let events = self.events.clone();
-        let Some(door) = self.doors().into_iter().next() else {
-            let _ = events.send(Event::Reachable);
-            return;
-        };
         self.console.progress(self.members.len() + 1, "the way from the gateway");
-        let target = Target::Http {
+        let doors = self.doors().into_iter().take(SHOWN_ENTRIES).map(|door| Target::Http {
             address: (Ipv4Addr::LOCALHOST, door.port).into(),
             path: door.path,
             headers: vec![("host".to_owned(), door.host)],
-        };
+        });
+        let (doors, debug) = (doors.collect::<Vec<Target>>(), self.control_address(DEBUG_PORT));
+        let events = self.events.clone();
         tokio::task::spawn(async move {
-            let end = Instant::now() + REACHABLE_LIMIT;
-            while Instant::now() < end && check(&target, Duration::from_secs(1)).await.is_err() {
-                sleep(Duration::from_millis(10)).await;
-            }
+            let _ = timeout(REACHABLE_LIMIT, reachable(debug, &doors)).await;
             let _ = events.send(Event::Reachable);
         });
     }
@@ -250,6 +246,42 @@ impl Supervisor {
         }
         for note in &plan.notes {
             self.console.warn(note);
+        }
+    }
+}
+
+/// Waits until the control plane has read that all endpoints are ready, every proxy has acknowledged what it was sent,
+/// and every door opens.
+async fn reachable(debug: SocketAddr, doors: &[Target]) {
+    let limit = Duration::from_secs(1);
+    let ready = |object: &Value| {
+        let label = &object["metadata"]["labels"][runtime::ALL_READY_LABEL];
+        object["kind"] != "EndpointSlice" || label.is_null() || label == "true"
+    };
+    let synced = |proxy: &Value| {
+        proxy["types"].as_object().is_some_and(|types| types.values().all(|one| one["state"] != "STALE"))
+    };
+    wait_for(debug, "/debug/configz", ready).await;
+    wait_for(debug, "/debug/syncz", synced).await;
+    for door in doors {
+        while check(door, limit).await.is_err() {
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(15);
+
+/// Asks for a list until it has something and all of it is as `wanted`.
+async fn wait_for(debug: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) {
+    loop {
+        // What is true now was decided before now: the push that follows has time to begin.
+        sleep(PAUSE).await;
+        if let Ok(Value::Array(list)) = get_json(debug, path).await
+            && !list.is_empty()
+            && list.iter().all(&wanted)
+        {
+            return;
         }
     }
 }
