@@ -361,3 +361,29 @@ proptest! {
         }
     }
 }
+
+/// What a pick costs; `cargo test --release -p mizzen-balance -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "measures, and says nothing in a debug build"]
+fn cost_of_a_pick() {
+    for (name, balance) in [
+        ("round robin", ROUND_ROBIN),
+        ("least request", LEAST_REQUEST),
+        ("random", Balance::Random),
+        ("ring hash", RING),
+        ("maglev", MAGLEV),
+    ] {
+        for (what, weight) in [("equal", 0), ("weighted", 3)] {
+            let endpoints = set((0..20).map(|index| endpoint(index, 1 + weight * (index as u32 % 4), Health::Healthy)));
+            let balancer = balancer(balance.clone(), &endpoints);
+            let picks = 2_000_000u64;
+            let start = std::time::Instant::now();
+            for draw in 0..picks {
+                let ask =
+                    PickContext { draw, hash: Some(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15)), ..Default::default() };
+                std::hint::black_box(balancer.pick(&ask)).unwrap();
+            }
+            println!("{name}, {what}: {} ns", start.elapsed().as_nanos() / u128::from(picks));
+        }
+    }
+}
