@@ -1,5 +1,7 @@
 //! The served shell over real sockets: a slow reader holds up nobody, and each stream ends with its client.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
