@@ -324,16 +324,15 @@ impl HeaderWish {
                 headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
             (!values.is_empty()).then(|| values.join(","))
         };
-        let (name, holds): (_, Box<dyn Fn(&str) -> bool>) = match self {
-            Self::Absent(name) => return all(name).map(|value| format!("{name}: {value}")),
-            Self::Is(name, wanted) => (name, Box::new(move |value| value == wanted)),
-            Self::Contains(name, part) => (name, Box::new(move |value| value.contains(part.as_str()))),
+        let (Self::Is(name, _) | Self::Contains(name, _) | Self::Absent(name)) = self;
+        let value = all(name);
+        let holds = match (self, &value) {
+            (Self::Absent(_), value) => value.is_none(),
+            (Self::Is(_, wanted), Some(value)) => value == wanted,
+            (Self::Contains(_, part), Some(value)) => value.contains(part.as_str()),
+            (_, None) => false,
         };
-        match all(name) {
-            Some(value) if holds(&value) => None,
-            Some(value) => Some(format!("{name}: {value}")),
-            None => Some(format!("no {name}")),
-        }
+        (!holds).then(|| value.map_or_else(|| format!("no {name}"), |value| format!("{name}: {value}")))
     }
 }
 

@@ -26,11 +26,14 @@ pub(crate) const WORKLOAD_HEADER: &str = "x-workload";
 
 /// What all workloads were asked, by call.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<HashMap<String, Vec<(&'static str, Seen)>>>>);
+pub(crate) struct Memory(Arc<Mutex<HashMap<String, Vec<Asked>>>>);
+
+/// A workload and what it was asked.
+type Asked = (&'static str, Seen);
 
 impl Memory {
     /// Takes what was remembered of a call.
-    pub(crate) fn take(&self, call: &str) -> Vec<(&'static str, Seen)> {
+    pub(crate) fn take(&self, call: &str) -> Vec<Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(call).unwrap_or_default()
     }
 
