@@ -333,3 +333,18 @@ pub(crate) fn tls_version(version: rustls::ProtocolVersion) -> &'static str {
         _ => "unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F: Future>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let bytes = size(serve);
+        assert!(bytes <= 8 * 1024, "the task of a connection takes {bytes} bytes");
+    }
+}

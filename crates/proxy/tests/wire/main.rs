@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod drain;
+mod frames;
 mod hostile;
 mod http1;
 mod http2;

@@ -223,6 +223,16 @@ impl Client {
         self.read.drain(..length).collect()
     }
 
+    /// As `exactly`, unless the peer closes first.
+    pub(crate) fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.read.len() < length {
+            if self.more() == 0 {
+                return None;
+            }
+        }
+        Some(self.read.drain(..length).collect())
+    }
+
     fn chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
