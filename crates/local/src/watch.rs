@@ -8,7 +8,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// Editors write in several steps: a change is told when nothing more has happened for this long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -17,6 +17,8 @@ const QUIET: Duration = Duration::from_millis(100);
 pub(crate) struct FileWatch {
     _watcher: notify::RecommendedWatcher,
     changes: mpsc::Receiver<()>,
+    /// A change was heard; it is complete at this time, unless more is heard until then.
+    quiet_at: Option<Instant>,
 }
 
 impl FileWatch {
@@ -50,17 +52,22 @@ impl FileWatch {
         for folder in watched {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
-        Ok(Self { _watcher: watcher, changes })
+        Ok(Self { _watcher: watcher, changes, quiet_at: None })
     }
 
-    /// Waits for the next change, until it is complete.
+    /// Waits for the next change, until it is complete. May be dropped at any time: nothing is lost.
     pub(crate) async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            return std::future::pending().await;
-        }
         loop {
-            sleep(QUIET).await;
-            if self.changes.try_recv().is_err() {
+            let Some(quiet_at) = self.quiet_at else {
+                if self.changes.recv().await.is_none() {
+                    return std::future::pending().await;
+                }
+                self.quiet_at = Some(Instant::now() + QUIET);
+                continue;
+            };
+            sleep_until(quiet_at).await;
+            self.quiet_at = self.changes.try_recv().is_ok().then(|| Instant::now() + QUIET);
+            if self.quiet_at.is_none() {
                 return;
             }
         }
@@ -99,6 +106,21 @@ mod tests {
         timeout(SOON, watch.changed()).await.expect("told");
         std::fs::read(&file).expect("read");
         timeout(Duration::from_millis(300), watch.changed()).await.expect_err("reading is no change");
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_loses_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut watch = FileWatch::new(&[folder.path().to_owned()]).expect("watched");
+        std::fs::write(folder.path().join("a.yaml"), "a").expect("written");
+        // Long enough to hear of it, too short to see it complete.
+        for _ in 0..5 {
+            let _ = timeout(QUIET / 3, watch.changed()).await;
+            if watch.quiet_at.is_some() {
+                break;
+            }
+        }
+        timeout(SOON, watch.changed()).await.expect("told all the same");
     }
 
     #[tokio::test]

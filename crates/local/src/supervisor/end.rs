@@ -20,7 +20,7 @@ impl Supervisor {
         self.console.end();
         self.console.news("stopping (once more to stop at once) …");
         for member in self.members.values_mut() {
-            member.tasks.drain(..).for_each(|task| task.abort());
+            member.end_tasks();
         }
         for step in [Step::Gateway, Step::Applications, Step::Sidecars, Step::Control] {
             self.living(step).for_each(Process::end);

@@ -19,7 +19,7 @@ impl Supervisor {
     pub(super) fn application_happened(&mut self, key: &str, happened: Happened) {
         let Some(member) = self.members.get_mut(key) else { return };
         match happened {
-            Happened::Started => return,
+            Happened::Started => return self.probe_application_anew(key),
             Happened::Stopped => {
                 member.application = None;
                 // Its proxy was needed until now, for the requests that it made itself.
@@ -40,7 +40,7 @@ impl Supervisor {
     pub(super) fn proxy_happened(&mut self, key: &str, happened: Happened) {
         let Some(member) = self.members.get_mut(key) else { return };
         match happened {
-            Happened::Started => return,
+            Happened::Started => return self.probe_proxy_anew(key),
             Happened::Stopped => member.proxy = None,
             Happened::Died { how, ran, pause, tail } => {
                 member.proxy_ready = false;

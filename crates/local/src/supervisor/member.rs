@@ -19,7 +19,11 @@ pub(super) struct Member {
     pub replaces: Vec<String>,
     /// Why it is not ready.
     pub trouble: Option<String>,
-    /// Probes, and the certificate service of a stock Envoy. They end with the member.
+    /// Asks the present application process whether it is ready.
+    pub application_probe: Option<JoinHandle<()>>,
+    /// Asks the present proxy process.
+    pub proxy_probe: Option<JoinHandle<()>>,
+    /// The certificate service of a stock Envoy.
     pub tasks: Vec<JoinHandle<()>>,
 }
 
@@ -35,6 +39,8 @@ impl Member {
             leaving: false,
             replaces: Vec::new(),
             trouble: None,
+            application_probe: None,
+            proxy_probe: None,
             tasks: Vec::new(),
         }
     }
@@ -67,8 +73,16 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Ends what asks and serves beside the processes.
+    pub(super) fn end_tasks(&mut self) {
+        let probes = self.application_probe.take().into_iter().chain(self.proxy_probe.take());
+        probes.chain(self.tasks.drain(..)).for_each(|task| task.abort());
+    }
+}
+
 impl Drop for Member {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.end_tasks();
     }
 }

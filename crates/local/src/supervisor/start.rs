@@ -14,6 +14,7 @@ use super::member::Member;
 use super::{Event, RunError, Supervisor, TOKEN_LIFE};
 use crate::ProxyKind;
 use crate::bootstrap::{self, GATEWAY_BIND, MeshFacts};
+use crate::capture::Capture;
 use crate::images::AppCommand;
 use crate::instance::{Instance, Role};
 use crate::logs::Log;
@@ -206,60 +207,48 @@ impl Supervisor {
     pub(super) fn start_application(&mut self, key: &str) {
         let Some(member) = self.members.get(key) else { return };
         let Role::Sidecar { plan, app_ports } = &member.instance.role else { return };
-        let environment = self.environment(&member.instance, plan, app_ports);
+        let environment = environment(self.settings.capture, &member.instance, plan, app_ports);
         let spec = self.application_spec(plan, app_ports, environment.clone());
         let log = Log::new(self.state.path().join("workloads").join(member.instance.folder()).join("app.log"));
         let name = key.to_owned();
         let process = Process::keep_running(self.starter.clone(), spec, log, self.events.clone(), move |happened| {
             Event::Application(name.clone(), happened)
         });
+        let Some(member) = self.members.get_mut(key) else { return };
+        member.application = Some(process);
+    }
+
+    /// A process of the application began: it is asked from the beginning, since the one before says nothing about it.
+    pub(super) fn probe_application_anew(&mut self, key: &str) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        let Role::Sidecar { plan, app_ports } = &member.instance.role else { return };
         let probe = plan.readiness.clone().or_else(|| plan.ports.first().map(|port| Probe::connect(port.number)));
         let listen = self.settings.capture.listen_address();
+        let environment = environment(self.settings.capture, &member.instance, plan, app_ports);
         let target = probe.and_then(|probe| {
             let target = member.instance.probe_target(&probe.action, listen, &environment)?;
             Some((probe, target))
         });
+        // Nothing can be asked of an application without a port: it is ready while it runs.
+        member.application_ready = Some(target.is_none());
         let task = target.map(|(probe, target)| {
             tokio::task::spawn(probe_application(probe, target, key.to_owned(), self.events.clone()))
         });
-        let Some(member) = self.members.get_mut(key) else { return };
-        member.application = Some(process);
-        match task {
-            Some(task) => member.tasks.push(task),
-            // Nothing can be asked of an application without a port: it is ready while it runs.
-            None => member.application_ready = Some(true),
+        if let Some(before) = std::mem::replace(&mut member.application_probe, task) {
+            before.abort();
         }
+        self.stale = true;
     }
 
-    /// What an application finds in its environment. What the manifest says comes last and wins, but for the port: only
-    /// we know which one is free.
-    fn environment(
-        &self,
-        instance: &Instance,
-        plan: &Workload,
-        app_ports: &BTreeMap<u16, u16>,
-    ) -> Vec<(String, String)> {
-        let mut environment: Vec<(String, String)> = Vec::new();
-        let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
-        if let Some(version) = plan.labels.get("version") {
-            set("SERVICE_VERSION", version.clone());
+    /// The same for its proxy.
+    pub(super) fn probe_proxy_anew(&mut self, key: &str) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        member.proxy_ready = false;
+        let task = tokio::task::spawn(probe_proxy(member.instance.health(), key.to_owned(), self.events.clone()));
+        if let Some(before) = member.proxy_probe.replace(task) {
+            before.abort();
         }
-        for (name, value) in self.settings.capture.environment(instance.mesh) {
-            set(name, value);
-        }
-        set("POD_NAME", instance.pod.clone());
-        set("POD_NAMESPACE", instance.namespace.clone());
-        environment.extend(instance.container_environment(plan));
-        let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
-        set("HOST", self.settings.capture.listen_address().to_string());
-        for (index, port) in plan.ports.iter().enumerate() {
-            let Some(real) = app_ports.get(&port.number) else { continue };
-            if index == 0 {
-                set("PORT", real.to_string());
-            }
-            set(&format!("PORT_{}", port.number), real.to_string());
-        }
-        environment
+        self.stale = true;
     }
 
     fn application_spec(
@@ -301,7 +290,6 @@ impl Supervisor {
         let process = Process::keep_running(self.starter.clone(), spec, log, self.events.clone(), move |happened| {
             Event::Proxy(name.clone(), happened)
         });
-        tasks.push(tokio::task::spawn(probe_proxy(instance.health(), key.to_owned(), self.events.clone())));
         let Some(member) = self.members.get_mut(key) else { return };
         member.proxy = Some(process);
         member.tasks.extend(tasks);
@@ -349,6 +337,37 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// What an application finds in its environment. What the manifest says comes last and wins, but for the port: only
+/// we know which one is free.
+fn environment(
+    capture: Capture,
+    instance: &Instance,
+    plan: &Workload,
+    app_ports: &BTreeMap<u16, u16>,
+) -> Vec<(String, String)> {
+    let mut environment: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
+    if let Some(version) = plan.labels.get("version") {
+        set("SERVICE_VERSION", version.clone());
+    }
+    for (name, value) in capture.environment(instance.mesh) {
+        set(name, value);
+    }
+    set("POD_NAME", instance.pod.clone());
+    set("POD_NAMESPACE", instance.namespace.clone());
+    environment.extend(instance.container_environment(plan));
+    let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
+    set("HOST", capture.listen_address().to_string());
+    for (index, port) in plan.ports.iter().enumerate() {
+        let Some(real) = app_ports.get(&port.number) else { continue };
+        if index == 0 {
+            set("PORT", real.to_string());
+        }
+        set(&format!("PORT_{}", port.number), real.to_string());
+    }
+    environment
 }
 
 fn envoy_arguments(folder: &Path) -> Vec<OsString> {
