@@ -14,7 +14,7 @@ impl Validate for DestinationRule {
         if self.host.is_empty() {
             check.missing("host", "host: reviews");
         } else {
-            check.field("host", |check| names::destination_host(check, &self.host));
+            check.field("host", |check| names::rule_host(check, &self.host));
         }
         check.optional("trafficPolicy", self.traffic_policy.as_ref(), traffic_policy);
         let mut seen = HashSet::new();
