@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+};
 
 /// PEM files of one workload and the root that signed it.
 pub(crate) struct Files {
@@ -15,9 +17,12 @@ pub(crate) struct Files {
 /// Makes a root and one workload certificate with a SPIFFE name, ECDSA P-256, in `folder`.
 pub(crate) fn make(folder: &Path) -> anyhow::Result<Files> {
     let mut root = CertificateParams::default();
+    // Distinct names: a leaf named as its issuer passes for self-signed.
+    root.distinguished_name.push(DnType::CommonName, "bench root");
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
     let mut leaf = CertificateParams::default();
+    leaf.distinguished_name.push(DnType::CommonName, "bench workload");
     leaf.subject_alt_names = vec![SanType::URI("spiffe://cluster.local/ns/bench/sa/bench".try_into()?)];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate()?;
