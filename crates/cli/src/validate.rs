@@ -80,7 +80,9 @@ impl Report {
             let (objects, files) = (self.objects, self.files);
             return format!("valid: {objects} object{} in {files} file{}\n", plural(objects), plural(files));
         }
-        text.push_str(&report::lines(&self.findings));
+        if !self.findings.is_empty() {
+            text.push_str(&report::lines(&self.findings));
+        }
         text
     }
 

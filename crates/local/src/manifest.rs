@@ -108,6 +108,8 @@ pub fn read(paths: &[PathBuf]) -> Manifests {
         let name: Arc<Path> = file.as_path().into();
         let text = match read_file(&file) {
             Ok(text) => text,
+            // It was removed after the folder was listed.
+            Err(_) if !paths.contains(&file) && !file.exists() => continue,
             Err(message) => {
                 manifests.problems.push(Problem { file: name, message });
                 continue;

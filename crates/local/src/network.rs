@@ -118,14 +118,24 @@ pub fn free_port(listen: Ipv4Addr, taken: &BTreeSet<u16>, draw: u16) -> io::Resu
 /// Why a gateway port cannot be had, with a port that can.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayPortError {
-    #[error("port {port} of {bind} is taken by another program; use a free one: --gateway-port {free}")]
-    Taken { bind: Ipv4Addr, port: u16, free: u16 },
+    #[error("port {port} of {bind} is taken by {by}; use a free one: --gateway-port {free}")]
+    Taken { bind: Ipv4Addr, port: u16, by: String, free: u16 },
     #[error(
         "port {port} of {bind} needs privilege (ports below 1024 do); use one that does not: --gateway-port {free}"
     )]
     NotPermitted { bind: Ipv4Addr, port: u16, free: u16 },
     #[error("cannot listen on {bind}:{port}: {reason}")]
     Other { bind: Ipv4Addr, port: u16, reason: io::Error },
+}
+
+impl GatewayPortError {
+    /// Names who holds the port, when `holder` knows.
+    pub fn with_holder(self, holder: impl FnOnce() -> Option<String>) -> Self {
+        match self {
+            Self::Taken { bind, port, by, free } => Self::Taken { bind, port, by: holder().unwrap_or(by), free },
+            other => other,
+        }
+    }
 }
 
 /// Checks that the gateway will be able to listen on `bind:port`.
@@ -136,7 +146,7 @@ pub fn check_gateway_port(bind: Ipv4Addr, port: u16) -> Result<(), GatewayPortEr
     };
     let free = (8080..=8180).chain(18080..=18180).find(|&other| TcpListener::bind((bind, other)).is_ok()).unwrap_or(0);
     Err(match reason.kind() {
-        io::ErrorKind::AddrInUse => GatewayPortError::Taken { bind, port, free },
+        io::ErrorKind::AddrInUse => GatewayPortError::Taken { bind, port, by: "another program".to_owned(), free },
         io::ErrorKind::PermissionDenied => GatewayPortError::NotPermitted { bind, port, free },
         _ => GatewayPortError::Other { bind, port, reason },
     })

@@ -168,8 +168,9 @@ impl Supervisor {
         let plan = plan::plan(&manifests);
         let network = Network::claim()?;
         let gateway_ports = start::gateway_ports(&manifests, settings.gateway_port);
-        start::check_ports(&manifests, &gateway_ports)?;
+        // First the name: a mesh that runs already holds the ports as well.
         let state = StateFolder::create(&settings.state_root, &settings.name)?;
+        start::check_ports(&manifests, &gateway_ports, &settings.state_root)?;
         let issuer = mizzen_identity::token::Issuer::generate(mizzen_identity::token::LOCAL_ISSUER)?;
         let reaper = Reaper::start(&settings.mizzen, state.path())
             .map_err(|reason| RunError::Io { what: "cannot start our own binary", reason })?;

@@ -36,10 +36,11 @@ const STYLES: Styles = Styles::styled()
     styles = STYLES,
     max_term_width = 110,
     after_help = "Begin here:
-  mizzen demo                                  a mesh with an application to play with, on this machine
-  mizzen up ./manifests                        your own Deployments as local processes, in a mesh
+  mizzen demo               a mesh to play with, on this machine
+  mizzen up ./manifests     your own Deployments as local processes, in a mesh
+
+  Which way a request takes, and which line of which file says so:
   mizzen explain --from productpage GET http://reviews:9080/reviews/0
-                                               which way a request takes, and which line of which file says so
 
 Exit status: 0 done, 1 it failed (the reason is on stderr), 2 wrong usage.
 Colours are left out with NO_COLOR=1 and where the output is no terminal."

@@ -6,6 +6,7 @@ pub mod body;
 pub mod http1;
 pub mod http2;
 pub mod listen;
+pub mod memory;
 pub mod relay;
 pub mod stream;
 pub mod timer;

@@ -24,6 +24,7 @@ use crate::plan::Workload;
 use crate::probe::check::{Target, check};
 use crate::probe::{Probe, Readiness};
 use crate::process::{Process, Spec};
+use crate::run_file;
 use crate::state::write_private;
 
 /// Between SIGTERM and SIGKILL.
@@ -47,13 +48,25 @@ pub(super) fn gateway_ports(manifests: &Manifests, http: u16) -> BTreeMap<u16, u
 }
 
 /// Whether the ports that Gateways ask for can be opened. Without a Gateway none is.
-pub(super) fn check_ports(manifests: &Manifests, ports: &BTreeMap<u16, u16>) -> Result<(), RunError> {
+pub(super) fn check_ports(
+    manifests: &Manifests,
+    ports: &BTreeMap<u16, u16>,
+    state_root: &Path,
+) -> Result<(), RunError> {
     let asked = manifests.gateways.iter().filter(|server| server.ours).filter_map(|server| ports.get(&server.port));
     let asked: BTreeSet<u16> = asked.copied().collect();
     for port in asked {
-        network::check_gateway_port(GATEWAY_BIND, port)?;
+        network::check_gateway_port(GATEWAY_BIND, port)
+            .map_err(|error| error.with_holder(|| holder(state_root, port)))?;
     }
     Ok(())
+}
+
+/// Who of our own holds a gateway port.
+fn holder(state_root: &Path, port: u16) -> Option<String> {
+    let runs = run_file::running(state_root);
+    let holds = |run: &&run_file::RunFile| run.gateway_ports.values().any(|opened| *opened == port);
+    runs.iter().find(holds).map(|run| format!("the mesh `{}`", run.name))
 }
 
 impl Supervisor {

@@ -40,6 +40,7 @@ pub(crate) struct Explain {
     headers: Vec<String>,
     #[command(flatten)]
     mesh: MeshFlags,
+    /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }

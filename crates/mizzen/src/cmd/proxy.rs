@@ -69,6 +69,9 @@ pub(crate) struct Proxy {
     output: Output,
 }
 
+/// After this time, what only starting needed is not needed any more.
+const SETTLED: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Serve,
@@ -112,6 +115,10 @@ impl Proxy {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let shutdown = signals::end()?;
+            tokio::spawn(async {
+                tokio::time::sleep(SETTLED).await;
+                mizzen_net::memory::release_program_text();
+            });
             run::run(config, Some(level), |started| terminal::print(&text(started, output)), shutdown).await?;
             Ok(ExitCode::SUCCESS)
         })

@@ -75,6 +75,7 @@ struct Of {
     filter: Option<String>,
     #[command(flatten)]
     mesh: MeshFlags,
+    /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }

@@ -30,6 +30,7 @@ pub(crate) struct ProxyStatus {
     proxy: Option<String>,
     #[command(flatten)]
     mesh: MeshFlags,
+    /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }

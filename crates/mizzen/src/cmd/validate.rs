@@ -23,6 +23,7 @@ pub(crate) struct Validate {
     /// Files, folders, or - for standard input
     #[arg(required = true, value_name = "FILE-OR-FOLDER")]
     paths: Vec<PathBuf>,
+    /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }

@@ -10,6 +10,7 @@ use crate::terminal;
 /// Print the version.
 #[derive(Debug, Args)]
 pub(crate) struct Version {
+    /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
