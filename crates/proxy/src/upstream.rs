@@ -179,6 +179,11 @@ impl Upstream {
         self.hosts.borrow_mut().retain(|_, pool| members.iter().any(|host| Arc::ptr_eq(&host.state, &pool.host.state)));
     }
 
+    /// Closes idle connections to one endpoint; those in use end with their exchange.
+    pub fn close_idle(&self, host: &Arc<Host>) {
+        self.hosts.borrow_mut().retain(|_, pool| !Arc::ptr_eq(&pool.host.state, &host.state));
+    }
+
     /// No more requests come here; connections in use end with their exchange.
     pub fn retire(&self) {
         self.retired.set(true);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Version};
-use mizzen_balance::{Host, Outcome as HostOutcome, PickContext};
+use mizzen_balance::{Ejection, Host, Outcome as HostOutcome, PickContext};
 use mizzen_net::Body;
 use mizzen_snapshot::Snapshot;
 use mizzen_snapshot::cluster::Discovery;
@@ -53,7 +53,13 @@ pub async fn forward(
     let times = Times {
         route: timeout(plan, facts),
         per_try: retry.as_deref().and_then(|retry| retry.per_try_timeout),
-        idle: some(plan.forward().idle_timeout.or(handler.stream_idle_timeout)),
+        idle: [
+            some(plan.forward().idle_timeout.or(handler.stream_idle_timeout)),
+            some(retry.as_deref().and_then(|retry| retry.per_try_idle_timeout)),
+        ]
+        .into_iter()
+        .flatten()
+        .min(),
         receive: some(handler.request_timeout),
     };
     let mut timeouts = Timeouts::new(times, body.is_received());
@@ -365,6 +371,9 @@ impl Tries<'_> {
         let worker = &self.connection.worker;
         if let Some(ejection) = self.upstream.balancer.record(host, outcome, worker.time(Instant::now())) {
             tracing::info!(cluster = self.upstream.name(), endpoint = connect::name(host), ?ejection, "outlier");
+            if self.upstream.policy().close_on_host_failure && matches!(ejection, Ejection::Ejected { .. }) {
+                self.upstream.close_idle(host);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mizzen_balance::Host;
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
-use mizzen_snapshot::cluster::{ClusterPolicy, EndpointAddress};
+use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, EndpointAddress};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -103,10 +103,16 @@ async fn tcp(policy: &ClusterPolicy, address: SocketAddr) -> std::io::Result<Tcp
     Ok(stream)
 }
 
-/// All addresses of a name in turn, until one takes the connection.
+/// All addresses of a name in turn, until one takes the connection. With strict DNS each address counts as an endpoint,
+/// so the first to be tried is drawn; logical DNS begins with the resolver's first.
 async fn by_name(policy: &ClusterPolicy, host: &str, port: u16) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host} has no address"));
-    for address in tokio::net::lookup_host((host, port)).await? {
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    if matches!(policy.discovery, Discovery::StrictDns { .. }) && !addresses.is_empty() {
+        let first = crate::worker::seed() as usize % addresses.len();
+        addresses.rotate_left(first);
+    }
+    for address in addresses {
         match tcp(policy, address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
