@@ -28,11 +28,15 @@ struct Mesh {
 impl Mesh {
     fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("config");
+        Self::run(folder, Command::new(MIZZEN).arg("demo").arg("--dir").arg(config), arguments)
+    }
+
+    /// Runs `command` in `folder` with what all tests need.
+    fn run(folder: tempfile::TempDir, command: &mut Command, arguments: &[&str]) -> Self {
         let port = free_port();
-        let mut child = command(folder.path())
-            .args(["demo", "-o", "json", "--gateway-port", &port.to_string()])
-            .arg("--dir")
-            .arg(folder.path().join("config"))
+        let mut child = prepared(command, folder.path())
+            .args(["-o", "json", "--gateway-port", &port.to_string()])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -114,8 +118,12 @@ impl Drop for Mesh {
 /// `mizzen` with a runtime folder of its own and without anything that the tester's environment may say.
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(MIZZEN);
-    command.env("XDG_RUNTIME_DIR", folder).env_remove("MIZZEN_LOG").env_remove("http_proxy").current_dir(folder);
+    prepared(&mut command, folder);
     command
+}
+
+fn prepared<'c>(command: &'c mut Command, folder: &Path) -> &'c mut Command {
+    command.env("XDG_RUNTIME_DIR", folder).env_remove("MIZZEN_LOG").env_remove("http_proxy").current_dir(folder)
 }
 
 fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
@@ -227,6 +235,44 @@ fn the_demo_from_start_to_end() {
     assert!(status.success(), "{status} {:?}", mesh.said());
     assert_eq!(mesh.processes(), []);
     assert!(mesh.state_is_gone());
+}
+
+#[test]
+fn stock_envoys_in_the_place_of_our_proxies() {
+    let Some(envoy) = mizzen_testing::envoy() else {
+        return mizzen_testing::skip("demo::stock_envoys_in_the_place_of_our_proxies", "there is no Envoy");
+    };
+    let envoy = envoy.canonicalize().expect("it is there");
+    let mut mesh = Mesh::start(&["--name", "envoys", "--proxy", "envoy", "--envoy-path", &envoy.display().to_string()]);
+    let (status, page) = mesh.page();
+    assert!(status == 200 && page.contains("ISBN-10") && page.contains("reviews-v"), "{page}");
+    assert_eq!(get(mesh.port, "other.test", "/productpage").expect("answered").0, 404);
+    std::fs::write(mesh.config("reviews.yaml"), EVERYBODY_V3).expect("written");
+    wait_for("the change", CHANGE_LIMIT, || (0..6).all(|_| mesh.page().1.contains("reviews-v3")));
+    let status = mesh.ask(&["proxy-status"]);
+    assert!(status.status.success(), "nothing is refused: {status:?}");
+    kill_process(mesh.pid(), Signal::TERM).expect("it runs");
+    assert!(mesh.child.wait().expect("it ends").success());
+    assert_eq!(mesh.processes(), []);
+}
+
+#[test]
+fn up_runs_istio_s_samples_unchanged() {
+    let name = "demo::up_runs_istio_s_samples_unchanged";
+    let Some(samples) = mizzen_testing::shared_or_skip(name, "samples/bookinfo") else { return };
+    let files = [
+        "platform/kube/bookinfo.yaml",
+        "networking/bookinfo-gateway.yaml",
+        "networking/virtual-service-all-v1.yaml",
+        "networking/destination-rule-all.yaml",
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = files.map(|file| samples.join(file));
+    let mesh = Mesh::run(folder, Command::new(MIZZEN).arg("up").args(files), &["--name", "samples"]);
+    for _ in 0..6 {
+        let (status, page) = get(mesh.port, "anything.test", "/productpage").expect("answered");
+        assert!(status == 200 && page.contains("reviews-v1"), "{page}");
+    }
 }
 
 #[test]

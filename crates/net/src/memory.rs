@@ -11,16 +11,18 @@
 pub fn release_program_text() -> usize {
     let Ok(program) = std::fs::read_link("/proc/self/exe") else { return 0 };
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return 0 };
-    let own = maps.lines().filter_map(|line| executable_range(line, &program.to_string_lossy()));
+    let own = maps.lines().filter_map(|line| constant_range(line, &program.to_string_lossy()));
     own.map(|(start, end)| if release(start, end) { end - start } else { 0 }).sum()
 }
 
-/// The range of a line of `/proc/self/maps`, if it is a private, executable, not writable mapping of `program`.
-fn executable_range(line: &str, program: &str) -> Option<(usize, usize)> {
+/// The range of a line of `/proc/self/maps`, if it is a private mapping of `program` that was never writable: its text,
+/// or the constants that lie at the beginning of the file (those further on have been relocated).
+fn constant_range(line: &str, program: &str) -> Option<(usize, usize)> {
     let (head, path) = line.split_at_checked(line.find('/')?)?;
     let mut fields = head.split_whitespace();
-    let (range, permissions) = (fields.next()?, fields.next()?);
-    if path != program || permissions != "r-xp" {
+    let (range, permissions, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    let constants = permissions == "r--p" && usize::from_str_radix(offset, 16) == Ok(0);
+    if path != program || !(permissions == "r-xp" || constants) {
         return None;
     }
     let (start, end) = range.split_once('-')?;
@@ -28,8 +30,8 @@ fn executable_range(line: &str, program: &str) -> Option<(usize, usize)> {
 }
 
 fn release(start: usize, end: usize) -> bool {
-    // SAFETY: the range is a mapping of the program file that is executable and not writable, so its pages are clean
-    // copies of the file: dropping them loses nothing, and the kernel reads them again when any thread needs them. The
+    // SAFETY: the range is a mapping of the program file that neither is writable nor was made read-only after
+    // relocation, so its pages are clean copies of the file: dropping them loses nothing, and the kernel reads them again when any thread needs them. The
     // mapping itself stays, so no address becomes invalid.
     unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_DONTNEED) == 0 }
 }
@@ -41,7 +43,9 @@ mod tests {
     #[test]
     fn only_text_of_the_program_counts() {
         let line = |permissions: &str, path: &str| format!("55d0-55f0 {permissions} 006c8000 fe:00 6287805   {path}");
-        assert_eq!(executable_range(&line("r-xp", "/bin/mizzen"), "/bin/mizzen"), Some((0x55d0, 0x55f0)));
+        let first = "55d0-55f0 r--p 00000000 fe:00 6287805   /bin/mizzen";
+        assert_eq!(constant_range(first, "/bin/mizzen"), Some((0x55d0, 0x55f0)));
+        assert_eq!(constant_range(&line("r-xp", "/bin/mizzen"), "/bin/mizzen"), Some((0x55d0, 0x55f0)));
         for (permissions, path) in [
             ("r--p", "/bin/mizzen"),
             ("rw-p", "/bin/mizzen"),
@@ -50,9 +54,9 @@ mod tests {
             ("r-xp", "/lib/libc.so.6"),
             ("r-xp", "/bin/mizzen (deleted)"),
         ] {
-            assert_eq!(executable_range(&line(permissions, path), "/bin/mizzen"), None, "{permissions} {path}");
+            assert_eq!(constant_range(&line(permissions, path), "/bin/mizzen"), None, "{permissions} {path}");
         }
-        assert_eq!(executable_range("nonsense", "/bin/mizzen"), None);
+        assert_eq!(constant_range("nonsense", "/bin/mizzen"), None);
     }
 
     #[test]
