@@ -1,6 +1,6 @@
 //! Files of YAML → validated objects, with a finding for whatever a person should know about one resource alone.
 //!
-//! [`parse`] never fails: a bad document or resource rejects itself, the rest of the file counts. Every finding names
+//! [`parse()`] never fails: a bad document or resource rejects itself, the rest of the file counts. Every finding names
 //! the file, line and column, the field, what is wrong, and what to write instead. Not here: reading files, and what only shows
 //! across resources (`mizzen-analysis`).
 

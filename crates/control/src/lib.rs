@@ -1,6 +1,6 @@
 //! The control plane: reads configuration, keeps the mesh, and tells every proxy over xDS what concerns it.
 //!
-//! [`run`] starts everything and ends with its `shutdown`. The way of a change: a source → [`engine`] → `mizzen-mesh` →
+//! [`run()`] starts everything and ends with its `shutdown`. The way of a change: a source → [`engine`] → `mizzen-mesh` →
 //! [`audience`] → [`queue`] → a stream's task ([`session`], [`content`] with the shared [`cache`]) → `mizzen-xds`.
 //!
 //! Not here: what is right in a resource (`mizzen-config`), what proxies are told (`mizzen-translate`), the protocol
