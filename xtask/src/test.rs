@@ -70,7 +70,8 @@ fn unit() -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// The README's two commands as a user types them, with the release build.
+/// The release build that the README's first command makes. The demo itself is run from start to end by the `mizzen` crate's
+/// own test, with the debug build.
 fn demo() -> anyhow::Result<Counts> {
     check("release build", &mut cargo(&["build", "--quiet", "--release"]))
 }
