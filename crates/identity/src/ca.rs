@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use mizzen_types::{SpiffeId, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -86,6 +87,61 @@ pub struct Signed {
     pub expires: SystemTime,
 }
 
+/// The authority in force, which may be replaced by another while the process runs; clones see the same.
+#[derive(Debug, Clone)]
+pub struct SharedAuthority(Arc<ArcSwap<Authority>>);
+
+impl SharedAuthority {
+    pub fn load(&self) -> Arc<Authority> {
+        self.0.load_full()
+    }
+
+    /// What is signed from now on, is signed by this one.
+    pub fn replace(&self, authority: Authority) {
+        self.0.store(Arc::new(authority));
+    }
+}
+
+impl From<Authority> for SharedAuthority {
+    fn from(authority: Authority) -> Self {
+        Arc::new(authority).into()
+    }
+}
+
+impl From<Arc<Authority>> for SharedAuthority {
+    fn from(authority: Arc<Authority>) -> Self {
+        Self(Arc::new(ArcSwap::new(authority)))
+    }
+}
+
+/// An authority as Istio's files and Secrets hold it, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthorityPem {
+    /// `ca-cert.pem`: the signer.
+    pub certificate: Vec<u8>,
+    /// `ca-key.pem`: its key.
+    pub key: Vec<u8>,
+    /// `cert-chain.pem`: those between signer and root; may be absent, and may hold both.
+    pub chain: Option<Vec<u8>>,
+    /// `root-cert.pem`: all roots that are trusted.
+    pub roots: Vec<u8>,
+}
+
+impl AuthorityPem {
+    /// A new self-signed authority.
+    pub fn self_signed(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
+        let (certificate, key) = self_signed(trust_domain, now)?;
+        let certificate = certificate.into_bytes();
+        Ok(Self { roots: certificate.clone(), certificate, key: key.serialize_pem().into_bytes(), chain: None })
+    }
+}
+
+impl std::fmt::Debug for AuthorityPem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthorityPem").finish_non_exhaustive()
+    }
+}
+
 /// A signer with its chain up to the root.
 #[derive(Debug)]
 pub struct Authority {
@@ -139,27 +195,50 @@ impl Authority {
             let path = dir.join(name);
             std::fs::read(&path).map_err(|source| AuthorityError::Io { path, source })
         };
-        let of = |name: &str| {
-            let path = dir.join(name);
-            move |source| AuthorityError::Certificate { path, source }
-        };
-        let signer = certificate::certificates_from_pem(&read("ca-cert.pem")?).map_err(of("ca-cert.pem"))?;
         let chain = match read("cert-chain.pem") {
-            Ok(pem) => certificate::certificates_from_pem(&pem).map_err(of("cert-chain.pem"))?,
-            Err(AuthorityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Ok(pem) => Some(pem),
+            Err(AuthorityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let roots = TrustRoots::from_pem(&read("root-cert.pem")?).map_err(of("root-cert.pem"))?;
-        let key = PrivateKeyDer::from_pem_slice(&read("ca-key.pem")?)
+        let pem = AuthorityPem {
+            certificate: read("ca-cert.pem")?,
+            key: read("ca-key.pem")?,
+            chain,
+            roots: read("root-cert.pem")?,
+        };
+        Self::from_pem(&pem, dir, trust_domain, now)
+    }
+
+    /// Reads a plug-in authority; `place` is where it was found, for errors.
+    pub fn from_pem(
+        pem: &AuthorityPem,
+        place: &Path,
+        trust_domain: TrustDomain,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let of = |name: &str| {
+            let path = place.join(name);
+            move |source| AuthorityError::Certificate { path, source }
+        };
+        let signer = certificate::certificates_from_pem(&pem.certificate).map_err(of("ca-cert.pem"))?;
+        let chain = match pem.chain.as_deref() {
+            // Istio allows an empty file where the signer is the root.
+            Some(chain) if !chain.trim_ascii().is_empty() => {
+                certificate::certificates_from_pem(chain).map_err(of("cert-chain.pem"))?
+            }
+            _ => Vec::new(),
+        };
+        let roots = TrustRoots::from_pem(&pem.roots).map_err(of("root-cert.pem"))?;
+        let key = PrivateKeyDer::from_pem_slice(&pem.key)
             .map_err(|error| CertificateError::Key(error.to_string()))
             .map_err(of("ca-key.pem"))?;
         // Refuses a key that does not belong to the certificate.
         let pair = Certificate::new(signer.clone(), key.clone_key()).map_err(of("ca-key.pem"))?;
         if pair.not_after <= now {
-            return Err(AuthorityError::Expired { path: dir.join("ca-cert.pem") });
+            return Err(AuthorityError::Expired { path: place.join("ca-cert.pem") });
         }
         if !is_ca(pair.leaf()) {
-            return Err(AuthorityError::NotASigner { path: dir.join("ca-cert.pem") });
+            return Err(AuthorityError::NotASigner { path: place.join("ca-cert.pem") });
         }
         let mut intermediates = Vec::new();
         for certificate in signer.into_iter().chain(chain) {
@@ -182,7 +261,7 @@ impl Authority {
             default_ttl: DEFAULT_TTL,
             max_ttl: MAX_TTL,
         };
-        authority.check_chain(now).map_err(|reason| AuthorityError::BrokenChain { path: dir.to_owned(), reason })?;
+        authority.check_chain(now).map_err(|reason| AuthorityError::BrokenChain { path: place.to_owned(), reason })?;
         Ok(authority)
     }
 

@@ -22,8 +22,8 @@ pub mod service;
 pub mod tls;
 pub mod token;
 
-pub use ca::Authority;
-pub use caller::{Authenticator, Caller};
+pub use ca::{Authority, AuthorityPem, SharedAuthority};
+pub use caller::{Authenticator, Caller, Reviewer};
 pub use certificate::{Certificate, CertificateError, Identity, Peer, TrustRoots};
 pub use client::WorkloadIdentity;
 pub use secrets::Secrets;

@@ -1,6 +1,5 @@
 //! The certificate signing service, `istio.v1.auth.IstioCertificateService`.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mizzen_proto::istio_ca::istio_certificate_service_server::{
@@ -9,7 +8,7 @@ use mizzen_proto::istio_ca::istio_certificate_service_server::{
 use mizzen_proto::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
-use crate::ca::{Authority, MAX_CSR_BYTES, SignError};
+use crate::ca::{MAX_CSR_BYTES, SharedAuthority, SignError};
 use crate::caller::Authenticator;
 
 /// A request is a CSR and little else.
@@ -18,13 +17,13 @@ const MAX_MESSAGE_BYTES: usize = MAX_CSR_BYTES + 16 * 1024;
 /// Signs for authenticated workloads.
 #[derive(Debug, Clone)]
 pub struct SigningService {
-    authority: Arc<Authority>,
+    authority: SharedAuthority,
     authenticator: Authenticator,
 }
 
 impl SigningService {
-    pub fn new(authority: Arc<Authority>, authenticator: Authenticator) -> Self {
-        Self { authority, authenticator }
+    pub fn new(authority: impl Into<SharedAuthority>, authenticator: Authenticator) -> Self {
+        Self { authority: authority.into(), authenticator }
     }
 
     /// The service for a tonic server or router, with its limits set.
@@ -39,17 +38,17 @@ impl IstioCertificateService for SigningService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let caller =
-            self.authenticator.authenticate(request.metadata(), request.extensions()).inspect_err(|refusal| {
-                tracing::warn!(target: "mizzen::audit", reason = refusal.message(), "certificate refused");
-            })?;
+        let caller = self.authenticator.authenticate(request.metadata(), request.extensions()).await;
+        let caller = caller.inspect_err(|refusal| {
+            tracing::warn!(target: "mizzen::audit", reason = refusal.message(), "certificate refused");
+        })?;
         let wish = request.into_inner();
         if wish.metadata.as_ref().is_some_and(|fields| fields.fields.contains_key("ImpersonatedIdentity")) {
             return Err(Status::permission_denied("signing for another identity is not supported"));
         }
         // Zero and less mean "no wish", as in Istio.
         let ttl = u64::try_from(wish.validity_duration).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        match self.authority.sign(&wish.csr, &caller.id, ttl, SystemTime::now()) {
+        match self.authority.load().sign(&wish.csr, &caller.id, ttl, SystemTime::now()) {
             Ok(signed) => {
                 let valid = signed.expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
                 tracing::info!(

@@ -143,6 +143,13 @@ pub struct ServiceAccount {
 }
 
 impl ServiceAccount {
+    /// Reads the user name that Kubernetes gives to service accounts, `system:serviceaccount:NAMESPACE:NAME`.
+    pub fn of_user(name: &str) -> Option<Self> {
+        let (namespace, name) = name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let named = is_name(namespace) && is_name(name);
+        named.then(|| Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
     pub fn identity(&self, trust_domain: &TrustDomain) -> SpiffeId {
         SpiffeId::new(trust_domain.clone(), &self.namespace, &self.name)
     }
@@ -218,16 +225,7 @@ impl TrustedIssuer {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &rules)
             .map_err(|error| TokenError::Refused(error.to_string()))?
             .claims;
-        let malformed = || TokenError::Subject(claims.sub.clone());
-        let (namespace, name) = claims
-            .sub
-            .strip_prefix("system:serviceaccount:")
-            .and_then(|account| account.split_once(':'))
-            .ok_or_else(malformed)?;
-        if !is_name(namespace) || !is_name(name) {
-            return Err(malformed());
-        }
-        Ok(ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
+        ServiceAccount::of_user(&claims.sub).ok_or(TokenError::Subject(claims.sub))
     }
 }
 

@@ -47,7 +47,7 @@ fn secret(any: &Any) -> Secret {
 }
 
 async fn next<T>(stream: &mut Streaming<T>) -> T {
-    tokio::time::timeout(Duration::from_secs(5), stream.next()).await.expect("no answer").unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(60), stream.next()).await.expect("no answer").unwrap().unwrap()
 }
 
 async fn silent<T>(stream: &mut Streaming<T>) -> bool {

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use mizzen_types::TrustDomain;
 
 use super::*;
+use crate::ca::Authority;
 use crate::token::{Issuer, LOCAL_ISSUER, Verifier};
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! bytes (see `wire`).
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -36,7 +37,11 @@ pub trait Sessions: Send + Sync + 'static {
     type Session: Session;
 
     /// Decides before anything is read from the stream.
-    fn admit(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Self::Caller, Status>;
+    fn admit(
+        &self,
+        extensions: &Extensions,
+        metadata: &MetadataMap,
+    ) -> impl Future<Output = Result<Self::Caller, Status>> + Send;
 
     /// Decides when the first request has named the node.
     fn open(&self, caller: Self::Caller, node: Node, mode: Mode) -> Result<Self::Session, Status>;
@@ -109,7 +114,7 @@ impl<R: Incoming, S: Sessions> StreamingService<R> for Method<S> {
     fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
         let sessions = self.0.clone();
         Box::pin(async move {
-            let caller = sessions.admit(request.extensions(), request.metadata())?;
+            let caller = sessions.admit(request.extensions(), request.metadata()).await?;
             let (responses, queue) = mpsc::channel(QUEUE);
             let open = move |node| sessions.open(caller, node, R::MODE);
             // Ends with its stream: by an error or the end of the requests, or when the queue is no longer read.
