@@ -1,0 +1,16 @@
+//! End-to-end tests on the Kubernetes cluster that `KUBECONFIG` names, by the commands that a person types: helm and kubectl.
+//!
+//! `cargo xtask test --cluster` runs them. They change the cluster (namespaces `istio-system`, `istio-ingress`, `default`,
+//! `mizzen-test-*`), so nothing here runs unless `MIZZEN_CLUSTER` is set. The steps build on each other and run in the
+//! order of [`steps::all`]. Numbers that they measure are printed at the end.
+//!
+//! Not here: what can be tested without a cluster (the crates' own tests), images and the cluster itself (`xtask`).
+
+#![forbid(unsafe_code)]
+
+pub mod call;
+pub mod kube;
+pub mod load;
+pub mod place;
+pub mod run;
+pub mod steps;

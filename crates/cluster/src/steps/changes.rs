@@ -1,0 +1,69 @@
+//! How soon a change is in the traffic, and how much memory all of it takes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use super::bookinfo::page;
+use crate::kube::{apply, eventually, items, kubectl, name};
+use crate::place::Place;
+use crate::run::Report;
+
+/// Changes of one VirtualService, each followed until the first answer that obeys it.
+const CHANGES: usize = 50;
+
+fn marked(mark: usize) -> String {
+    super::bookinfo::GATEWAY.replace(
+        "  gateways: [bookinfo-gateway]\n  http:\n",
+        &format!(
+            "  gateways: [bookinfo-gateway]\n  http:\n    - match: [{{uri: {{exact: /mark}}}}]\n      directResponse: {{status: 200, body: {{string: \"mark {mark}.\"}}}}\n"
+        ),
+    )
+}
+
+pub(super) fn latency(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+    let mut times = Vec::new();
+    for mark in 0..CHANGES {
+        apply(&marked(mark))?;
+        // From here, since kubectl itself takes most of a second: the API server has answered.
+        let began = Instant::now();
+        let wanted = format!("mark {mark}.");
+        let end = began + Duration::from_secs(20);
+        while !page(place, "/mark", &[])?.body.contains(&wanted) {
+            ensure!(Instant::now() < end, "change {mark} is not in force after 20 s");
+        }
+        times.push(began.elapsed());
+    }
+    apply(super::bookinfo::GATEWAY)?;
+    times.sort_unstable();
+    report.say(
+        format!("from the end of kubectl apply to the first request that obeys, {CHANGES} changes"),
+        format!("p50 {:?}, p99 {:?}", times[CHANGES / 2], times[CHANGES - 1]),
+    );
+    Ok(())
+}
+
+/// Resident memory of a pod's program in MiB, as its own metrics say it.
+fn resident(namespace: &str, pod: &str, port: u16, path: &str, metric: &str) -> anyhow::Result<f64> {
+    let text = kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}")])?;
+    let line = text.lines().find(|line| line.starts_with(metric)).with_context(|| format!("{pod} has no {metric}"))?;
+    let bytes: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
+    Ok(bytes / f64::from(1 << 20))
+}
+
+pub(super) fn memory(_: &Place, report: &mut Report) -> anyhow::Result<()> {
+    let mut sidecars = Vec::new();
+    for pod in items(&["pods", "-n", "default", "-l", "app in (productpage,details,ratings,reviews)"])? {
+        sidecars.push(eventually(Duration::from_secs(10), || {
+            resident("default", name(&pod), 15090, "/stats/prometheus", "envoy_server_memory_physical_size")
+        })?);
+    }
+    let most = sidecars.iter().copied().fold(0.0, f64::max);
+    report.say("resident memory of a sidecar", format!("{most:.1} MiB at most"));
+    for pod in items(&["pods", "-n", "istio-system", "-l", "app=istiod"])? {
+        let control = resident("istio-system", name(&pod), 15014, "/metrics", "process_resident_memory_bytes")?;
+        report.say("resident memory of the control plane", format!("{control:.1} MiB"));
+    }
+    ensure!(most <= 20.0, "a sidecar takes {most:.1} MiB");
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! What leaves the mesh: blocked, opened, sent through the egress gateway, encrypted there.
+//!
+//! The outside is a server in the host network of a node, which no Service names.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::services::MESHED;
+use crate::call::{Answer, from_pod};
+use crate::kube::{apply, delete, eventually, get, kubectl, rolled_out};
+use crate::place::Place;
+use crate::run::Report;
+
+const OUTSIDE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: mizzen-test-outside, labels: {mizzen-test: "yes"}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: outside, namespace: mizzen-test-outside}
+data:
+  run: |
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout /tmp/key -out /tmp/cert \
+      -subj /CN=outside.example.test -addext subjectAltName=DNS:outside.example.test 2>/tmp/log
+    openssl s_server -accept 18443 -key /tmp/key -cert /tmp/cert -www -quiet &
+    exec openssl s_server -accept 18444 -key /tmp/key -cert /tmp/cert -www -quiet
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: outside, namespace: mizzen-test-outside}
+spec:
+  selector: {matchLabels: {app: outside}}
+  template:
+    metadata: {labels: {app: outside}}
+    spec:
+      hostNetwork: true
+      containers:
+      - name: http
+        image: registry.istio.io/release/examples-bookinfo-details-v1:1.20.3
+        imagePullPolicy: IfNotPresent
+        env: [{name: PORT, value: "18080"}, {name: HOST, value: "0.0.0.0"}]
+"#;
+
+/// The outside host, by its address, as a client with a resolver of its own would call it.
+fn call(address: &str) -> anyhow::Result<Answer> {
+    let resolve = format!("outside.example.test:18080:{address}");
+    from_pod(MESHED, &["--resolve", &resolve, "http://outside.example.test:18080/details/0"])
+}
+
+fn outside() -> anyhow::Result<String> {
+    apply(OUTSIDE)?;
+    rolled_out("mizzen-test-outside", "deploy/outside")?;
+    let pods = get(&["pods", "-n", "mizzen-test-outside", "-l", "app=outside"])?;
+    Ok(pods.pointer("/items/0/status/hostIP").and_then(Value::as_str).context("no host IP")?.to_owned())
+}
+
+fn entry(address: &str) -> String {
+    format!(
+        r#"
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: outside, namespace: {MESHED}}}
+spec:
+  hosts: [outside.example.test]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{{number: 18080, name: http, protocol: HTTP}}]
+  endpoints: [{{address: {address}}}]
+"#
+    )
+}
+
+/// `Sidecar` of the client's namespace, so that the rest of the mesh stays open.
+const REGISTRY_ONLY: &str = r#"{"data":{"mesh":"MESH"}}"#;
+
+fn set_policy(mode: &str) -> anyhow::Result<()> {
+    let config = get(&["configmap", "istio", "-n", "istio-system"])?;
+    let mesh = config.pointer("/data/mesh").and_then(Value::as_str).context("ConfigMap istio has no key mesh")?;
+    let mut lines: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in mesh.lines() {
+        inside = line.starts_with("outboundTrafficPolicy:") || (inside && line.starts_with(' '));
+        if !inside {
+            lines.push(line.to_owned());
+        }
+    }
+    lines.push("outboundTrafficPolicy:".to_owned());
+    lines.push(format!("  mode: {mode}"));
+    let text = serde_json::to_string(&lines.join("\n"))?;
+    let patch = REGISTRY_ONLY.replace("\"MESH\"", &text);
+    kubectl(&["patch", "configmap", "istio", "-n", "istio-system", "--type=merge", "-p", &patch]).map(drop)
+}
+
+pub(super) fn registry_only(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+    let address = outside()?;
+    eventually(Duration::from_secs(30), || call(&address)?.expect(200)).context("ALLOW_ANY")?;
+    set_policy("REGISTRY_ONLY")?;
+    eventually(Duration::from_secs(30), || call(&address)?.expect(502)).context("REGISTRY_ONLY")?;
+    let log = kubectl(&["logs", "-n", MESHED, "deploy/client", "-c", "istio-proxy", "--tail=20"])?;
+    ensure!(
+        log.contains("BlackHoleCluster") || log.contains("block_all"),
+        "the access log does not say why: {log:.2000}"
+    );
+    let entry = entry(&address);
+    apply(&entry)?;
+    eventually(Duration::from_secs(30), || call(&address)?.expect(200)).context("with a ServiceEntry")?;
+    Ok(())
+}
+
+const THROUGH: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: egress, namespace: mizzen-test-ns1}
+spec:
+  selector: {istio: egressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: [outside.example.test]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: egress, namespace: mizzen-test-ns1}
+spec:
+  host: istio-egressgateway.istio-system.svc.cluster.local
+  subsets: [{name: outside}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: outside, namespace: mizzen-test-ns1}
+spec:
+  hosts: [outside.example.test]
+  gateways: [egress, mesh]
+  http:
+  - match: [{gateways: [mesh], port: 18080}]
+    route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local, subset: outside, port: {number: 80}}}]
+  - match: [{gateways: [egress], port: 80}]
+    route: [{destination: {host: outside.example.test, port: {number: 18080}}}]
+"#;
+
+pub(super) fn gateway(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+    let address = outside()?;
+    apply(&entry(&address))?;
+    apply(THROUGH)?;
+    let outcome = eventually(Duration::from_secs(30), || {
+        call(&address)?.expect(200)?;
+        let log = kubectl(&["logs", "-n", "istio-system", "deploy/istio-egressgateway", "--tail=20"])?;
+        ensure!(log.contains("outside.example.test"), "the egress gateway has seen no such call: {log:.2000}");
+        Ok(())
+    });
+    delete(THROUGH)?;
+    delete(&entry(&address))?;
+    set_policy("ALLOW_ANY")?;
+    delete(OUTSIDE)?;
+    outcome
+}

@@ -1,0 +1,95 @@
+//! Restarts under load: every request is answered.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use super::bookinfo::{WORKLOADS, gateway_address};
+use crate::kube::{items, kubectl, name, rolled_out};
+use crate::load::Load;
+use crate::place::Place;
+use crate::run::Report;
+
+/// Puts load on the page while `what` happens; errors are counted and must be none.
+fn under_load(
+    place: &Place,
+    report: &mut Report,
+    label: &str,
+    what: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let address = format!("{}:80", gateway_address()?);
+    let load = Load::begin(place, &address, "istio.k3s.local", "/api/v1/products/0/reviews", 4)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let began = Instant::now();
+    let outcome = what();
+    std::thread::sleep(Duration::from_secs(3));
+    let counted = load.end()?;
+    report.say(
+        format!("requests during {label}"),
+        format!(
+            "{} in {:.0} s, {} failed, slowest {:?}",
+            counted.requests,
+            began.elapsed().as_secs_f32(),
+            counted.failed,
+            counted.slowest
+        ),
+    );
+    outcome?;
+    ensure!(
+        counted.failed == 0,
+        "{} of {} failed during {label}: {:#?}",
+        counted.failed,
+        counted.requests,
+        counted.reasons
+    );
+    Ok(())
+}
+
+fn restart(namespace: &str, deployment: &str) -> anyhow::Result<()> {
+    kubectl(&["rollout", "restart", "-n", namespace, deployment])?;
+    rolled_out(namespace, deployment)
+}
+
+pub(super) fn rolling(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+    let mut failures = Vec::new();
+    let mut note = |outcome: anyhow::Result<()>| failures.extend(outcome.err().map(|error| format!("{error:#}")));
+    note(under_load(place, report, "a rolling restart of the application", || {
+        WORKLOADS.iter().try_for_each(|workload| restart("default", &format!("deploy/{workload}")))
+    }));
+    note(under_load(place, report, "a rolling restart of the gateway", || {
+        restart("istio-ingress", "deploy/istio-ingress")
+    }));
+    note(under_load(place, report, "a rolling restart of the control plane", || {
+        restart("istio-system", "deploy/istiod")
+    }));
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}
+
+/// Two replicas: one is killed, then both at once.
+pub(super) fn control_plane(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+    let replicas = |number: &str| -> anyhow::Result<()> {
+        kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas", number])?;
+        rolled_out("istio-system", "deploy/istiod")
+    };
+    replicas("2")?;
+    for count in [1, 2] {
+        under_load(place, report, &format!("the death of {count} of 2 control planes"), || {
+            for pod in items(&["pods", "-n", "istio-system", "-l", "app=istiod"])?.iter().take(count) {
+                kubectl(&[
+                    "delete",
+                    "pod",
+                    "-n",
+                    "istio-system",
+                    name(pod),
+                    "--grace-period=0",
+                    "--force",
+                    "--wait=false",
+                ])?;
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            rolled_out("istio-system", "deploy/istiod")
+        })?;
+    }
+    replicas("1")
+}
