@@ -21,6 +21,20 @@ pub(crate) fn start(level: &str) -> anyhow::Result<LevelHandle> {
     Ok(LevelHandle { filter })
 }
 
+/// The same for a container: to stdout, a JSON object a line if wanted.
+pub(crate) fn start_in_container(level: &str, json: bool) -> anyhow::Result<LevelHandle> {
+    let (layer, filter) = reload::Layer::new(parse(level)?);
+    let lines = fmt::layer().with_writer(std::io::stdout).with_ansi(false).with_target(true);
+    let registry = tracing_subscriber::registry().with(layer);
+    let started = if json {
+        registry.with(lines.json().flatten_event(true)).try_init()
+    } else {
+        registry.with(lines).try_init()
+    };
+    started.context("logging cannot be set up")?;
+    Ok(LevelHandle { filter })
+}
+
 fn parse(level: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::builder().parse(level).with_context(|| {
         format!("`{level}` is no log level; write error, warn, info, debug, trace, or a filter such as `info,mizzen_xds=debug`")

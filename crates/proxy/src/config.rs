@@ -31,6 +31,8 @@ pub struct ProxyConfig {
 pub struct IdentityOptions {
     /// `HOST:PORT` of the certificate authority.
     pub ca_address: String,
+    /// The name that its certificate has to bear; Istio's when absent.
+    pub ca_server_name: Option<String>,
     /// PEM file with the roots that the authority's own certificate is verified with.
     pub ca_root: PathBuf,
     /// File with the service-account token (JWT).

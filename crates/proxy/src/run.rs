@@ -269,7 +269,10 @@ fn ads_client(ads: &AdsSource, boot: &Bootstrap, config: &ProxyConfig, secrets: 
 }
 
 fn start_identity(options: &IdentityOptions, config: &ProxyConfig, secrets: &Secrets) -> WorkloadIdentity {
-    let control_plane = ControlPlane::new(&options.ca_address, RootSource::File(options.ca_root.clone()));
+    let mut control_plane = ControlPlane::new(&options.ca_address, RootSource::File(options.ca_root.clone()));
+    if let Some(name) = &options.ca_server_name {
+        control_plane.server_name.clone_from(name);
+    }
     let client = identity::Config {
         control_plane,
         token: options.token.clone(),

@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("words", &["types", "api", "proto"]),
     ("pure", &["config", "mesh", "analysis", "translate", "inject", "snapshot", "compile", "balance"]),
     ("input and output", &["net", "xds", "sources", "identity", "capture", "telemetry"]),
-    ("engines", &["proxy", "control"]),
+    ("engines", &["proxy", "control", "agent"]),
     ("programs", &["local", "cli", "dashboard", "bookinfo", "mizzen"]),
 ];
 

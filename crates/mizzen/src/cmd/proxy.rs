@@ -1,4 +1,7 @@
-//! `mizzen proxy`: the data plane by itself, from an Envoy bootstrap.
+//! `mizzen proxy`: the data plane by itself, from an Envoy bootstrap; or, with a role, the proxy of a pod.
+
+mod agent;
+mod wait;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use mizzen_proxy::admin::LogLevel;
 use mizzen_proxy::run::{self, Started};
 use mizzen_proxy::{IdentityOptions, Limits, ProxyConfig};
@@ -14,22 +17,28 @@ use mizzen_proxy::{IdentityOptions, Limits, ProxyConfig};
 use super::Output;
 use crate::{logging, signals, terminal};
 
-/// Run a proxy from an Envoy bootstrap (YAML or JSON).
+/// Run a proxy from an Envoy bootstrap (YAML or JSON), or from the environment of a pod.
 ///
 /// Static resources and dynamic ones (ADS over gRPC, delta or state-of-the-world) are obeyed, so that the same file runs
 /// Envoy and this proxy. What cannot be obeyed is refused with its path, never passed over.
+///
+/// With a role (`sidecar`, `router`) there is no file: node, bootstrap and ports come from the environment that injection
+/// writes, as for Istio's agent.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = "Examples:
   mizzen proxy -c bootstrap.yaml
   mizzen proxy -c bootstrap.yaml --mode validate        only check the file
   mizzen proxy -c bootstrap.yaml --ca-address 127.0.0.1:15012 --ca-root root-cert.pem --token ./token --state-dir ./state
+  mizzen proxy sidecar --domain default.svc.cluster.local                 in a pod
 
 On SIGTERM or Ctrl-C it stops accepting, lets requests finish for the drain time, and ends.
 Exit status: 0 ended as asked, 1 it could not start or the file is wrong (the reason is on stderr).")]
 pub(crate) struct Proxy {
+    #[command(subcommand)]
+    role: Option<Role>,
     /// The bootstrap
-    #[arg(short, long, value_name = "FILE")]
-    config_path: PathBuf,
+    #[arg(short, long, value_name = "FILE", required = true)]
+    config_path: Option<PathBuf>,
     /// Serve, or only check the bootstrap
     #[arg(long, value_enum, default_value_t = Mode::Serve)]
     mode: Mode,
@@ -72,6 +81,16 @@ pub(crate) struct Proxy {
 /// After this time, what only starting needed is not needed any more.
 const SETTLED: Duration = Duration::from_secs(2);
 
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The proxy beside one workload, from the environment of its pod
+    Sidecar(agent::Agent),
+    /// A gateway, from the environment of its pod
+    Router(agent::Agent),
+    /// Wait until the proxy of this pod is ready
+    Wait(wait::Wait),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Serve,
@@ -80,12 +99,25 @@ enum Mode {
 
 impl Proxy {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let path = &self.config_path;
+        match self.role {
+            Some(Role::Sidecar(agent)) => agent.run(mizzen_agent::Role::Sidecar),
+            Some(Role::Router(agent)) => agent.run(mizzen_agent::Role::Router),
+            Some(Role::Wait(wait)) => wait.run(),
+            None => self.run_file(),
+        }
+    }
+
+    fn run_file(self) -> anyhow::Result<ExitCode> {
+        // Required by its argument's definition when there is no role.
+        let path = self.config_path.as_ref().context("the bootstrap is missing: -c FILE")?;
         let bootstrap = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let identity = match (&self.ca_address, &self.ca_root, &self.token) {
-            (Some(ca_address), Some(ca_root), Some(token)) => {
-                Some(IdentityOptions { ca_address: ca_address.clone(), ca_root: ca_root.clone(), token: token.clone() })
-            }
+            (Some(ca_address), Some(ca_root), Some(token)) => Some(IdentityOptions {
+                ca_address: ca_address.clone(),
+                ca_server_name: None,
+                ca_root: ca_root.clone(),
+                token: token.clone(),
+            }),
             (None, _, _) => None,
             _ => bail!("--ca-address needs --ca-root and --token"),
         };
@@ -107,9 +139,7 @@ impl Proxy {
     }
 
     fn serve(self, config: ProxyConfig) -> anyhow::Result<ExitCode> {
-        let handle = logging::start(&self.log_level)?;
-        let (get, set) = (handle.clone(), handle);
-        let level = LogLevel { get: Box::new(move || get.level()), set: Box::new(move |level: &str| set.set(level)) };
+        let level = log_level(logging::start(&self.log_level)?);
         let output = self.output;
         // Requests are served by the worker threads; this one configures them and serves the operator's ports.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -123,6 +153,12 @@ impl Proxy {
             Ok(ExitCode::SUCCESS)
         })
     }
+}
+
+/// What the admin port changes the log level with.
+fn log_level(handle: logging::LevelHandle) -> LogLevel {
+    let (get, set) = (handle.clone(), handle);
+    LogLevel { get: Box::new(move || get.level()), set: Box::new(move |level: &str| set.set(level)) }
 }
 
 fn validate(config: &ProxyConfig) -> anyhow::Result<ExitCode> {

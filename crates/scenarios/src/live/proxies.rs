@@ -139,6 +139,7 @@ impl Proxies<'_> {
                 ca_root: self.state.join("root-cert.pem"),
                 token,
             }),
+                ca_server_name: None,
             state_dir: None,
             health_address: None,
             stats_address: None,

@@ -1,0 +1,83 @@
+//! Starts the proxy that [`Settings`] describe, and what stands beside it, and ends both.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use mizzen_net::listen;
+use mizzen_proxy::admin::LogLevel;
+use mizzen_proxy::run::{self as proxy, RunError};
+use mizzen_proxy::{IdentityOptions, Limits, ProxyConfig};
+
+use crate::settings::{Ending, Settings};
+
+/// Addresses that were opened.
+#[derive(Debug, Clone)]
+pub struct Started {
+    pub proxy: proxy::Started,
+}
+
+/// Runs until `shutdown` is ready and the drain is over. `started` is told the addresses once they are open.
+pub async fn run(
+    settings: Settings,
+    limits: Limits,
+    log_level: LogLevel,
+    started: impl FnOnce(&Started),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
+    let config = proxy_config(&settings, limits);
+    proxy::run(config, Some(log_level), |proxy| started(&Started { proxy: proxy.clone() }), shutdown).await
+}
+
+/// What the data plane is started with.
+pub fn proxy_config(settings: &Settings, limits: Limits) -> ProxyConfig {
+    let any = every_address();
+    ProxyConfig {
+        bootstrap: settings.bootstrap.clone(),
+        bootstrap_name: "the bootstrap made from the environment".to_owned(),
+        concurrency: settings.concurrency,
+        identity: settings.identity.as_ref().map(|identity| IdentityOptions {
+            ca_address: identity.ca_address.clone(),
+            ca_server_name: Some(identity.ca_server_name.clone()),
+            ca_root: identity.ca_roots.clone(),
+            token: identity.token.clone(),
+        }),
+        state_dir: usable_state_dir(&settings.state_dir),
+        health_address: Some(SocketAddr::new(any, settings.ports.health)),
+        stats_address: Some(SocketAddr::new(any, settings.ports.stats)),
+        drain_time: match settings.ending {
+            Ending::After(drain) | Ending::WhenIdle(drain) => drain,
+        },
+        limits,
+    }
+}
+
+/// All addresses of both families where the machine has IPv6, else those of IPv4.
+fn every_address() -> IpAddr {
+    let both = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match listen::probe(SocketAddr::new(both, 0)) {
+        Ok(()) => both,
+        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+/// The folder for what outlives a restart, for its owner alone. Without it the proxy runs all the same.
+fn usable_state_dir(folder: &Path) -> Option<std::path::PathBuf> {
+    match DirBuilder::new().recursive(true).mode(0o700).create(folder) {
+        Ok(()) => Some(folder.to_owned()),
+        Err(error) => {
+            let reason: &io::Error = &error;
+            tracing::warn!(
+                %reason,
+                folder = %folder.display(),
+                "nothing is kept over a restart: the folder cannot be made; mount a volume in memory there"
+            );
+            None
+        }
+    }
+}
