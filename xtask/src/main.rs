@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them.
 
 mod bench;
+mod crds;
 mod envoy;
 mod protos;
 mod steps;
@@ -13,6 +14,7 @@ cargo xtask test            everything that must hold before a change lands; pri
 cargo xtask test STEP…      only these steps: format, clippy, unit, demo, docs
 cargo xtask bench           our proxy beside Envoy (and nginx, HAProxy) in one run: CPU, latency, memory, ratios, a plot
 cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy
+cargo xtask crds            write charts/base/files/crds.yaml from the types in crates/api
 cargo xtask protos          write crates/proto/descriptors/envoy.bin anew, after envoy-types was raised
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             true
         }),
+        "crds" => crds::run(),
         "protos" => protos::run(),
         "help" | "-h" | "--help" => {
             print!("{HELP}");

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod extensions;
 pub mod kubernetes;
 pub mod mesh;
 pub mod networking;

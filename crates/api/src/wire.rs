@@ -5,6 +5,7 @@
 
 mod duration;
 mod number;
+pub mod schema;
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
 //! How a string is compared.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `{exact: …}`, `{prefix: …}` or `{regex: …}`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
 #[serde(try_from = "Message")]
 pub enum StringMatch {
     /// `{}`: on a header or query parameter, it only has to be there (reference: semantics 25).
@@ -15,11 +16,16 @@ pub enum StringMatch {
     Regex(String),
 }
 
-#[derive(Deserialize, Default)]
+/// A string is compared in one of these ways; `{}` on a header or query parameter only asks that it is there.
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(default)]
+#[schemars(extend("maxProperties" = 1))]
 struct Message {
+    /// Equal to this.
     exact: Option<String>,
+    /// Begins with this.
     prefix: Option<String>,
+    /// The whole string matches this expression in RE2's syntax.
     regex: Option<String>,
 }
 
