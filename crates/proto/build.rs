@@ -13,8 +13,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=descriptors");
-    let files =
-        ["ca.proto", "istio_alpn.proto", "istio_stats.proto", "udpa_typed_struct.proto", "xds_typed_struct.proto"];
+    let files = [
+        "ca.proto",
+        "istio_alpn.proto",
+        "istio_metadata_exchange.proto",
+        "istio_peer_metadata.proto",
+        "istio_stats.proto",
+        "udpa_typed_struct.proto",
+        "xds_typed_struct.proto",
+    ];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
 

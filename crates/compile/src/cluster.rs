@@ -23,9 +23,10 @@ use mizzen_snapshot::cluster::{
 use mizzen_snapshot::tls::ClientTls;
 
 use crate::endpoint;
-use crate::filters::{self, Place as FilterPlace};
+use crate::filters::{self, Known, Place as FilterPlace};
 use crate::invalid::{At, Invalid, Result, not_obeyed};
 use crate::origin;
+use crate::peer;
 use crate::value::{self, Place};
 
 /// A cluster and the endpoints that it brings; the others come by EDS.
@@ -49,9 +50,13 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
         load_balancing_policy,
         connection_pool_per_downstream_connection,
     );
+    let mut peer_exchange = None;
     for (index, filter) in wire.filters.iter().enumerate() {
         let config = filter.typed_config.as_ref();
-        filters::check(&filter.name, config, FilterPlace::Upstream).at_index("filters", index)?;
+        let known = filters::known(&filter.name, config, FilterPlace::Upstream).at_index("filters", index)?;
+        if let (Known::MetadataExchange, Some(any)) = (known, config) {
+            peer_exchange = Some(peer::protocol(any).at_index("filters", index)?);
+        }
     }
     let http = http::compile(wire)?;
     let finish = |tls: Option<ClientTls>| {
@@ -116,6 +121,8 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
         close_on_host_failure: wire.close_connections_on_host_health_failure,
         origin: origin::origin(wire.metadata.as_ref()),
         services: services(wire),
+        stranger: stranger(wire),
+        peer_exchange,
         fingerprint,
     };
     Ok(Compiled { policy, endpoints, fetch_timeout })
@@ -327,6 +334,16 @@ fn bind_source(wire: &Wire) -> Result<Option<std::net::IpAddr>> {
             Err(Invalid::new("has to be an IP address").within("upstream_bind_config.source_address"))
         }
     }
+}
+
+/// Istio marks what is outside of the mesh, and what does not want to be told.
+fn stranger(wire: &Wire) -> bool {
+    let istio = wire.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get("istio"));
+    let is = |key: &str| {
+        let value = istio.and_then(|istio| istio.fields.get(key)).and_then(|value| value.kind.as_ref());
+        matches!(value, Some(Kind::BoolValue(true)))
+    };
+    is("external") || is("disable_mx")
 }
 
 fn services(wire: &Wire) -> Vec<ServiceMeta> {

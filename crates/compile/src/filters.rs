@@ -25,7 +25,8 @@ pub(crate) enum Place {
 pub(crate) enum Known {
     /// Only observes; nothing to do.
     Observer,
-    /// Exchanges the peers' metadata (Istio).
+    /// Exchanges the peers' metadata (Istio), in headers or on TCP.
+    PeerHeaders,
     MetadataExchange,
     /// Records Istio's metrics.
     IstioStats,
@@ -54,7 +55,7 @@ pub(crate) fn known(name: &str, config: Option<&Any>, place: Place) -> Result<Kn
         (Place::Http, "envoy.extensions.filters.http.cors.v3.Cors") => Known::Cors,
         (Place::Http, "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig") => Known::Observer,
         (Place::Http, "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig") => Known::IstioAlpn,
-        (Place::Http, "io.istio.http.peer_metadata.Config") => Known::MetadataExchange,
+        (Place::Http, "io.istio.http.peer_metadata.Config") => Known::PeerHeaders,
         (Place::Http | Place::Network, "stats.PluginConfig") => Known::IstioStats,
         (Place::Network | Place::Upstream, "envoy.tcp.metadataexchange.config.MetadataExchange") => {
             Known::MetadataExchange
@@ -82,11 +83,6 @@ pub(crate) fn known(name: &str, config: Option<&Any>, place: Place) -> Result<Kn
         }
     };
     Ok(known)
-}
-
-/// Accepts a filter of an upstream, of which none needs anything of us.
-pub(crate) fn check(name: &str, config: Option<&Any>, place: Place) -> Result<()> {
-    known(name, config, place).map(|_| ())
 }
 
 /// The message type of a configuration; one in a struct says its type beside it.

@@ -10,13 +10,14 @@ use mizzen_proto::envoy::extensions::filters::network::http_connection_manager::
     HttpConnectionManager, HttpFilter, http_connection_manager as wire, http_filter,
 };
 use mizzen_snapshot::http::{
-    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, Http2Limits, HttpHandler, RouteSource, ServerHeader,
-    Underscores,
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, Http2Limits, HttpHandler, PeerExchange, RouteSource,
+    ServerHeader, Underscores,
 };
 
 use crate::access_log;
 use crate::filters::{self, Known, Place};
 use crate::invalid::{At, Invalid, Result, not_obeyed};
+use crate::peer;
 use crate::route;
 use crate::value;
 
@@ -84,7 +85,7 @@ pub(crate) fn compile(wire: &HttpConnectionManager) -> Result<HttpHandler> {
     handler.cors = filters.cors;
     handler.istio_alpn = filters.istio_alpn;
     handler.istio_stats = filters.istio_stats;
-    handler.metadata_exchange = filters.metadata_exchange;
+    handler.peers = filters.peers;
     handler.suppress_envoy_headers = filters.suppress_envoy_headers;
     handler.access_log = access_log::logs(&wire.access_log)?;
     handler.generate_request_id = value::flag(wire.generate_request_id.as_ref(), true);
@@ -202,7 +203,7 @@ struct Filters {
     cors: bool,
     istio_alpn: bool,
     istio_stats: bool,
-    metadata_exchange: bool,
+    peers: PeerExchange,
     suppress_envoy_headers: bool,
 }
 
@@ -253,7 +254,11 @@ impl Filters {
             Known::Cors => self.cors = true,
             Known::IstioAlpn => self.istio_alpn = true,
             Known::IstioStats => self.istio_stats = true,
-            Known::MetadataExchange => self.metadata_exchange = true,
+            Known::PeerHeaders => {
+                if let Some(any) = config {
+                    self.peers = peer::headers(any)?;
+                }
+            }
             _ => {}
         }
         Ok(false)

@@ -23,6 +23,7 @@ mod limits;
 mod listener;
 mod matcher;
 mod origin;
+mod peer;
 mod route;
 mod secret;
 mod tcp;

@@ -23,7 +23,7 @@ use crate::invalid::{At, Invalid, Result, not_obeyed};
 use crate::limits;
 use crate::origin;
 use crate::value::{self, Place as Address};
-use crate::{handler, tcp, tls};
+use crate::{handler, peer, tcp, tls};
 
 pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
     if wire.name.is_empty() {
@@ -234,18 +234,19 @@ fn conditions(wire: &FilterChainMatch) -> Result<ChainMatch> {
 /// The last network filter handles the connection; those before it only observe.
 fn network(wire: &[Filter]) -> Result<Handler> {
     let mut handler = None;
+    let mut peer_exchange = None;
     for (index, filter) in wire.iter().enumerate() {
         if handler.is_some() {
             return Err(Invalid::new("nothing can stand behind the filter that handles the connection"))
                 .at_index("filters", index);
         }
-        handler = network_filter(filter).at_index("filters", index)?;
+        handler = network_filter(filter, &mut peer_exchange).at_index("filters", index)?;
     }
     handler
         .ok_or_else(|| Invalid::new("the last filter has to be http_connection_manager or tcp_proxy").within("filters"))
 }
 
-fn network_filter(filter: &Filter) -> Result<Option<Handler>> {
+fn network_filter(filter: &Filter, peer_exchange: &mut Option<String>) -> Result<Option<Handler>> {
     let config = match &filter.config_type {
         Some(filter::ConfigType::TypedConfig(any)) => Some(any),
         Some(filter::ConfigType::ConfigDiscovery(_)) => {
@@ -262,7 +263,11 @@ fn network_filter(filter: &Filter) -> Result<Option<Handler>> {
         }
         Known::TcpProxy => {
             let proxy = value::unpack(any).at("typed_config")?;
-            Ok(Some(Handler::Tcp(Arc::new(tcp::compile(&proxy).at("typed_config")?))))
+            Ok(Some(Handler::Tcp(Arc::new(tcp::compile(&proxy, peer_exchange.take()).at("typed_config")?))))
+        }
+        Known::MetadataExchange => {
+            *peer_exchange = Some(peer::protocol(any)?);
+            Ok(None)
         }
         _ => Ok(None),
     }

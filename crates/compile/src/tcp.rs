@@ -11,7 +11,8 @@ use crate::invalid::{At, Invalid, Result, not_obeyed};
 use crate::limits;
 use crate::value;
 
-pub(crate) fn compile(wire: &TcpProxy) -> Result<TcpHandler> {
+/// `peer_exchange` comes from a filter before this one.
+pub(crate) fn compile(wire: &TcpProxy, peer_exchange: Option<String>) -> Result<TcpHandler> {
     not_obeyed!(
         wire,
         on_demand,
@@ -52,5 +53,6 @@ pub(crate) fn compile(wire: &TcpProxy) -> Result<TcpHandler> {
         access_log: access_log::logs(&wire.access_log)?,
         max_connect_attempts: value::number(wire.max_connect_attempts.as_ref()).unwrap_or(1).max(1),
         hash_source_ip,
+        peer_exchange,
     })
 }

@@ -20,7 +20,7 @@ mod suggest;
 mod validate;
 mod yaml;
 
-pub use object::{Change, Created, Kind, Meta, Object};
+pub use object::{Change, Controller, Created, Kind, Meta, Object};
 pub use parse::{Parsed, oversized, parse};
 pub use position::Positions;
 pub use suggest::nearest;

@@ -44,6 +44,17 @@ pub struct Meta {
     pub labels: Labels,
     pub annotations: BTreeMap<String, String>,
     pub created: Created,
+    /// `metadata.generateName`: what a controller began the name with.
+    pub generate_name: String,
+    /// The one of `metadata.ownerReferences` that is marked as controller.
+    pub controller: Option<Controller>,
+}
+
+/// Who made an object and looks after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    pub kind: String,
+    pub name: String,
 }
 
 /// When an object was made: `metadata.creationTimestamp` in seconds since 1970. Objects of files have none, are all of

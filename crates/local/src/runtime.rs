@@ -150,6 +150,7 @@ fn pod(place: &Placed<'_>) -> Value {
         "kind": "Pod",
         "metadata": {
             "name": instance.pod,
+            "generateName": format!("{}-", instance.workload),
             "namespace": instance.namespace,
             "labels": instance.labels,
             "annotations": instance.annotations,

@@ -126,7 +126,7 @@ impl Step {
             }
             Kind::Pod(pod) => {
                 let node = mesh.nodes.get(pod.spec.node_name.as_str()).map(AsRef::as_ref);
-                let pod = Arc::new(Pod::read(&key.namespace, &key.name, &meta.labels, pod, node));
+                let pod = Arc::new(Pod::read(&key.namespace, &key.name, meta, pod, node));
                 for address in &pod.addresses {
                     mesh.pods_by_address = mesh.pods_by_address.insert(address.clone(), name.clone());
                 }

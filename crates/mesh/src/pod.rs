@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mizzen_api::kubernetes::Pod as PodObject;
 use mizzen_api::networking::WorkloadEntry;
+use mizzen_config::Meta;
 use mizzen_types::{Labels, Locality};
 
 use crate::endpoint::Workload;
@@ -21,10 +22,11 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn read(namespace: &str, name: &str, labels: &Labels, pod: &PodObject, node: Option<&Locality>) -> Self {
+    pub(crate) fn read(namespace: &str, name: &str, meta: &Meta, pod: &PodObject, node: Option<&Locality>) -> Self {
+        let labels = &meta.labels;
         let from_label = labels.get("istio-locality").map(|text| Locality::parse(&text.replace('.', "/")));
         let workload = Workload {
-            name: name.into(),
+            name: workload_name(name, meta).into(),
             namespace: namespace.into(),
             service_account: pod.spec.service_account().into(),
             locality: from_label.or_else(|| node.cloned()).unwrap_or_default(),
@@ -53,6 +55,29 @@ impl Pod {
 
     pub fn named_port(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
+    }
+}
+
+/// What people call the workload that a pod is one of: its Deployment, StatefulSet, CronJob, …; the pod itself when nobody
+/// made it. A Deployment owns its pods through ReplicaSets, and a CronJob through Jobs, whose names begin with its own.
+fn workload_name<'a>(pod: &'a str, meta: &'a Meta) -> &'a str {
+    let Some(controller) = meta.controller.as_ref().filter(|_| !meta.generate_name.is_empty()) else { return pod };
+    let name = controller.name.as_str();
+    match controller.kind.as_str() {
+        "ReplicaSet" => {
+            let hash = meta.labels.get("pod-template-hash").unwrap_or_default();
+            let deployment = name.strip_suffix(hash).filter(|_| !hash.is_empty());
+            deployment.and_then(|name| name.strip_suffix('-')).unwrap_or(name)
+        }
+        "Job" => match name.rsplit_once('-') {
+            Some((job, time))
+                if (8..=10).contains(&time.len()) && !job.is_empty() && time.bytes().all(|b| b.is_ascii_digit()) =>
+            {
+                job
+            }
+            _ => name,
+        },
+        _ => name,
     }
 }
 
@@ -107,5 +132,35 @@ pub(crate) fn node_locality(labels: &Labels) -> Locality {
         region: of(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
         zone: of(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
         subzone: labels.get("topology.istio.io/subzone").unwrap_or_default().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mizzen_config::{Controller, Meta};
+
+    use super::workload_name;
+
+    #[track_caller]
+    fn check(kind: &str, owner: &str, hash: Option<&str>, expected: &str) {
+        let controller = Some(Controller { kind: kind.to_owned(), name: owner.to_owned() });
+        let labels = hash.map(|hash| ("pod-template-hash".to_owned(), hash.to_owned())).into_iter().collect();
+        let meta = Meta { labels, generate_name: "made-".to_owned(), controller, ..Meta::default() };
+        assert_eq!(workload_name("the-pod", &meta), expected);
+        let by_hand = Meta { generate_name: String::new(), ..meta };
+        assert_eq!(workload_name("the-pod", &by_hand), "the-pod");
+    }
+
+    #[test]
+    fn a_pod_is_called_by_what_made_it() {
+        check("ReplicaSet", "ratings-v1-5d8f9c7b6", Some("5d8f9c7b6"), "ratings-v1");
+        check("ReplicaSet", "ratings-v1-5d8f9c7b6", Some("other"), "ratings-v1-5d8f9c7b6");
+        check("ReplicaSet", "ratings-v1-5d8f9c7b6", None, "ratings-v1-5d8f9c7b6");
+        check("ReplicaSet", "5d8f9c7b6", Some("5d8f9c7b6"), "5d8f9c7b6");
+        check("Deployment", "ratings-v1", None, "ratings-v1");
+        check("StatefulSet", "db", None, "db");
+        check("Job", "backup-28934560", None, "backup");
+        check("Job", "backup-now", None, "backup-now");
+        assert_eq!(workload_name("the-pod", &Meta::default()), "the-pod");
     }
 }

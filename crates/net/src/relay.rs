@@ -27,14 +27,31 @@ pub struct Moved {
     pub to_client: u64,
     /// Ended because nothing moved for too long.
     pub idle: bool,
+    /// What each side said before the application's bytes.
+    pub client_preface: Option<Bytes>,
+    pub upstream_preface: Option<Bytes>,
     /// A side broke instead of closing.
     pub client_error: Option<io::Error>,
     pub upstream_error: Option<io::Error>,
 }
 
+/// Sides that may say something before the application's bytes: a magic number of four bytes, a length of four, and so many
+/// bytes, all in network order (Istio's metadata exchange). It is not relayed. Other bytes are the application's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Prefaces {
+    pub client: Option<u32>,
+    pub upstream: Option<u32>,
+}
+
+/// A longer preface is none.
+const MAX_PREFACE: usize = 64 * 1024;
+
 /// One direction: from reading to having written everything and passed on the end.
 struct Half {
     buffer: BytesMut,
+    /// The magic number of a preface that may still come, and one that has come.
+    magic: Option<u32>,
+    preface: Option<Bytes>,
     read_ended: bool,
     done: bool,
     moved: u64,
@@ -46,14 +63,47 @@ enum HalfError {
 }
 
 impl Half {
-    fn new(first: Bytes) -> Self {
-        Self { buffer: BytesMut::from(&first[..]), read_ended: false, done: false, moved: 0 }
+    fn new(magic: Option<u32>) -> Self {
+        Self { buffer: BytesMut::new(), magic, preface: None, read_ended: false, done: false, moved: 0 }
+    }
+
+    /// Takes the preface from the front of the buffer. False when more bytes are needed to tell.
+    fn take_preface(&mut self) -> bool {
+        let Some(magic) = self.magic.map(u32::to_be_bytes) else { return true };
+        let seen = self.buffer.len().min(4);
+        if self.buffer[..seen] != magic[..seen] || self.read_ended {
+            return true;
+        }
+        let Some(head) = self.buffer.first_chunk::<8>() else { return false };
+        let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if length > MAX_PREFACE {
+            return true;
+        }
+        if self.buffer.len() < 8 + length {
+            return false;
+        }
+        self.buffer.advance(8);
+        self.preface = Some(self.buffer.split_to(length).freeze());
+        true
     }
 
     fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), HalfError>> {
         loop {
             if self.done {
                 return Poll::Ready(Ok(()));
+            }
+            if self.magic.is_some() {
+                if self.take_preface() {
+                    self.magic = None;
+                } else {
+                    self.buffer.reserve(BUFFER);
+                    match ready!(poll_read_buf(Pin::new(&mut *from), cx, &mut self.buffer)) {
+                        Ok(0) => self.read_ended = true,
+                        Ok(_) => {}
+                        Err(error) => return Poll::Ready(Err(HalfError::Read(error))),
+                    }
+                    continue;
+                }
             }
             while !self.buffer.is_empty() {
                 match ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer)) {
@@ -87,9 +137,9 @@ impl Half {
     }
 }
 
-/// Relays between two streams. `first` was read from the client already.
-pub async fn streams(client: &mut Stream, first: Bytes, upstream: &mut Stream, idle: Option<Duration>) -> Moved {
-    let (mut up, mut down) = (Half::new(first), Half::new(Bytes::new()));
+/// Relays between two streams.
+pub async fn streams(client: &mut Stream, prefaces: Prefaces, upstream: &mut Stream, idle: Option<Duration>) -> Moved {
+    let (mut up, mut down) = (Half::new(prefaces.client), Half::new(prefaces.upstream));
     let mut clock = Deadline::default();
     clock.set_after(Instant::now(), idle);
     let mut moved = Moved::default();
@@ -126,6 +176,8 @@ pub async fn streams(client: &mut Stream, first: Bytes, upstream: &mut Stream, i
     .await;
     moved.to_upstream = up.moved;
     moved.to_client = down.moved;
+    moved.client_preface = up.preface;
+    moved.upstream_preface = down.preface;
     moved
 }
 

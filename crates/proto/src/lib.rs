@@ -23,6 +23,18 @@ pub mod istio_alpn {
     tonic::include_proto!("istio.envoy.config.filter.http.alpn.v2alpha1");
 }
 
+/// Istio's exchange of metadata on TCP (`envoy.tcp.metadataexchange.config`).
+#[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod istio_metadata_exchange {
+    tonic::include_proto!("envoy.tcp.metadataexchange.config");
+}
+
+/// Istio's exchange of metadata in HTTP headers (`io.istio.http.peer_metadata`).
+#[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod istio_peer_metadata {
+    tonic::include_proto!("io.istio.http.peer_metadata");
+}
+
 /// Istio's stats filter (`stats`).
 #[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
 pub mod istio_stats {

@@ -2,12 +2,10 @@
 
 mod proxy_protocol;
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::HeaderValue;
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
 use mizzen_snapshot::http::ClientCertDetails;
@@ -32,8 +30,6 @@ pub struct Connection {
     pub drain: Rc<Drain>,
     /// What `x-forwarded-client-cert` says of this client; made at the first request that needs it.
     certificate: std::cell::OnceCell<Option<String>>,
-    /// How the client described itself last, as text and as understood.
-    pub peer: RefCell<Option<(HeaderValue, Arc<http::peer::Peer>)>>,
     /// Counts the connection as open.
     _admission: Admission,
 }
@@ -120,7 +116,6 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
         downstream,
         drain,
         certificate: std::cell::OnceCell::new(),
-        peer: RefCell::default(),
         _admission: admission,
     });
     match &chain.handler {

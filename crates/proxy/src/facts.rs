@@ -14,7 +14,7 @@ use mizzen_snapshot::http::HttpHandler;
 use mizzen_snapshot::listener::TcpHandler;
 use mizzen_snapshot::route::{RequestView, Route, VirtualHost};
 
-use crate::http::peer::Peer as PeerWorkload;
+use crate::peer::Peer as PeerWorkload;
 use crate::refusal::Flag;
 
 /// The client's side of a connection; shared by its exchanges.
@@ -100,6 +100,8 @@ pub struct HttpFacts {
     /// The verified certificate of the upstream: mTLS when ours was sent too.
     pub upstream_identity: Option<Arc<Peer>>,
     pub upstream_tls: bool,
+    /// The upstream's workload, as it described itself.
+    pub upstream_workload: Option<Arc<PeerWorkload>>,
     /// Why the upstream could not be spoken to, in words.
     pub upstream_failure: Option<String>,
     pub attempts: u32,
@@ -124,6 +126,9 @@ pub struct TcpFacts {
     pub upstream_local: Option<SocketAddr>,
     pub upstream_identity: Option<Arc<Peer>>,
     pub upstream_tls: bool,
+    /// The workloads at both ends, as they described themselves.
+    pub client_workload: Option<Arc<PeerWorkload>>,
+    pub upstream_workload: Option<Arc<PeerWorkload>>,
 }
 
 impl HttpFacts {

@@ -18,6 +18,7 @@ pub mod facts;
 pub mod health;
 pub mod http;
 pub mod listener;
+pub mod peer;
 pub mod publish;
 pub mod record;
 pub mod refusal;

@@ -18,6 +18,7 @@ use mizzen_telemetry::stats::Group;
 use mizzen_telemetry::{Address, Exchange, IstioMetrics, Kind, Logger, Party, Sinks, Stats, Traffic, Writers, record};
 
 use crate::facts::{Downstream, HttpFacts, TcpFacts};
+use crate::peer::Peer;
 use crate::refusal::Flag;
 use crate::shared::Recorder;
 
@@ -51,7 +52,7 @@ struct Key {
     inbound: bool,
     /// Whether there was mutual TLS, and a hash of the peer's name.
     peer: Option<u64>,
-    /// Fingerprint of how the client described its workload.
+    /// Fingerprint of how the other end described its workload.
     workload: u64,
 }
 
@@ -113,8 +114,8 @@ struct Ends<'a> {
     cluster: Option<&'a Arc<mizzen_snapshot::Cluster>>,
     upstream: Option<&'a Arc<mizzen_balance::Host>>,
     upstream_uri: Option<&'a str>,
-    /// The client's workload, as it described itself.
-    client: Option<&'a crate::http::peer::Peer>,
+    /// The workload at the other end, as it described itself: the client's at the destination, else the upstream's.
+    told: Option<&'a Peer>,
 }
 
 impl Record {
@@ -152,7 +153,7 @@ impl Record {
             host: ends.upstream.map_or(0, |host| Arc::as_ptr(host) as usize),
             inbound,
             peer: peer.map(|peer| xxhash_rust::xxh64::xxh64(peer.as_bytes(), 0)),
-            workload: ends.client.map_or(0, |client| client.fingerprint),
+            workload: ends.told.map_or(0, |peer| peer.fingerprint),
         };
         if let Some(kept) = read(&self.kept).get(&key)
             && kept.peer.as_deref() == peer
@@ -229,7 +230,7 @@ impl Recorder for Record {
             cluster: facts.cluster.as_ref(),
             upstream: facts.upstream.as_ref(),
             upstream_uri,
-            client: facts.peer.as_deref(),
+            told: told(&facts.downstream, &facts.peer, &facts.upstream_workload),
         });
         let flags = Flags::of(&facts.flags);
         let exchange = Exchange {
@@ -273,7 +274,7 @@ impl Recorder for Record {
             cluster: facts.cluster.as_ref(),
             upstream: facts.upstream.as_ref(),
             upstream_uri,
-            client: None,
+            told: told(&facts.downstream, &facts.client_workload, &facts.upstream_workload),
         });
         let flags = Flags::of(&facts.flags);
         let exchange = Exchange {
@@ -292,6 +293,14 @@ impl Recorder for Record {
         };
         record(&exchange, &Sinks { draw: draw(&exchange), ..handles.sinks() }, &handles.loggers);
     }
+}
+
+fn told<'a>(
+    downstream: &Downstream,
+    client: &'a Option<Arc<Peer>>,
+    upstream: &'a Option<Arc<Peer>>,
+) -> Option<&'a Peer> {
+    if labels::is_inbound(downstream) { client.as_deref() } else { upstream.as_deref() }
 }
 
 fn with_downstream<'a>(exchange: Exchange<'a>, downstream: &'a Downstream) -> Exchange<'a> {

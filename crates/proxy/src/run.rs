@@ -26,7 +26,7 @@ use crate::admin::{self, About, Admin, Held, LogLevel, Order};
 use crate::config::{IdentityOptions, ProxyConfig};
 use crate::configure::Configurator;
 use crate::health::{self, Health};
-use crate::http::peer::Own;
+use crate::peer::Own;
 use crate::publish::Publisher;
 use crate::record::Record;
 use crate::shared::Shared;

@@ -13,7 +13,7 @@ use mizzen_types::ClusterName;
 
 use crate::config::Limits;
 use crate::facts::{HttpFacts, TcpFacts};
-use crate::http::peer::Own;
+use crate::peer::Own;
 
 pub struct Shared {
     /// Only `publish` stores; only `worker` loads.

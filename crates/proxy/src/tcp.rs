@@ -4,16 +4,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use mizzen_balance::{Host, Outcome, PickContext};
-use mizzen_net::{Stream, relay};
+use mizzen_net::Stream;
+use mizzen_net::relay::{self, Prefaces};
 use mizzen_snapshot::Cluster;
 use mizzen_snapshot::cluster::Discovery;
 use mizzen_snapshot::listener::TcpHandler;
 use mizzen_snapshot::plan::NoPlan;
+use tokio::io::AsyncWriteExt;
 
 use crate::connection::Connection;
 use crate::facts::TcpFacts;
+use crate::peer;
 use crate::refusal::{Flag, Refusal};
 use crate::upstream::connect::{self, Dialled, TlsWish};
 
@@ -35,6 +37,8 @@ pub async fn serve(connection: Rc<Connection>, handler: Arc<TcpHandler>, mut cli
         upstream_local: None,
         upstream_identity: None,
         upstream_tls: false,
+        client_workload: None,
+        upstream_workload: None,
     };
     if let Err(refusal) = pass(&connection, &handler, &mut client, &mut facts).await {
         tracing::debug!(peer = %connection.downstream.peer, cause = %refusal, "TCP connection refused");
@@ -65,7 +69,14 @@ async fn pass(
     facts.upstream_identity.clone_from(&dialled.facts.identity);
     let mut server = dialled.stream;
     let idle = handler.idle_timeout.filter(|idle| !idle.is_zero());
-    let moved = relay::streams(client, Bytes::new(), &mut server, idle).await;
+    let client_alpn = connection.downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let prefaces = Prefaces {
+        client: exchange(connection, client, &handler.peer_exchange, client_alpn.map(str::as_bytes)).await,
+        upstream: exchange(connection, &mut server, &cluster.policy.peer_exchange, dialled.facts.alpn.as_deref()).await,
+    };
+    let moved = relay::streams(client, prefaces, &mut server, idle).await;
+    facts.client_workload = moved.client_preface.as_deref().and_then(peer::of_preface);
+    facts.upstream_workload = moved.upstream_preface.as_deref().and_then(peer::of_preface);
     facts.bytes_received = moved.to_upstream;
     facts.bytes_sent = moved.to_client;
     if moved.idle {
@@ -79,6 +90,24 @@ async fn pass(
         facts.cause = Some(format!("the client broke the connection: {error}"));
     }
     Ok(())
+}
+
+/// Tells the other end who we are, when both have agreed on that by ALPN. It then begins with the same; the magic number
+/// tells that from an end that agreed and does not do it.
+async fn exchange(
+    connection: &Connection,
+    stream: &mut Stream,
+    wanted: &Option<String>,
+    agreed: Option<&[u8]>,
+) -> Option<u32> {
+    if wanted.as_deref().map(str::as_bytes) != agreed {
+        return None;
+    }
+    let own = connection.worker.shared.own.get().filter(|_| agreed.is_some())?;
+    // An end that is gone is noticed by whoever relays next.
+    let _ = stream.write_all(&own.preface).await;
+    let _ = stream.flush().await;
+    Some(peer::MAGIC)
 }
 
 fn cluster(connection: &Connection, handler: &TcpHandler) -> Result<Arc<Cluster>, Refusal> {

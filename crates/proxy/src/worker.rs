@@ -43,6 +43,8 @@ pub enum Command {
 pub struct Worker {
     pub shared: Arc<Shared>,
     pub random: Random,
+    /// Workloads that described themselves to this thread.
+    pub peers: crate::peer::Known,
     date: RefCell<(u64, HeaderValue)>,
     upstreams: RefCell<HashMap<ClusterName, Rc<Upstream>>>,
     slots: RefCell<HashMap<SlotId, Rc<Slot>>>,
@@ -92,6 +94,7 @@ pub fn start(
         let worker = Rc::new(Worker {
             shared,
             random: Random::new(seed()),
+            peers: crate::peer::Known::default(),
             date: RefCell::new((0, HeaderValue::from_static(""))),
             upstreams: RefCell::default(),
             slots: RefCell::default(),

@@ -47,6 +47,10 @@ pub struct ClusterPolicy {
     pub origin: Option<Origin>,
     /// The services that it stands for, for metrics: host, name, namespace.
     pub services: Vec<ServiceMeta>,
+    /// It is outside of the mesh, or asked for it: it is not told who we are.
+    pub stranger: bool,
+    /// The ALPN by which an endpoint agrees that on TCP both ends first say who they are.
+    pub peer_exchange: Option<String>,
     /// Fingerprint of the resource it was compiled from.
     pub fingerprint: u64,
 }
@@ -78,6 +82,8 @@ impl ClusterPolicy {
             close_on_host_failure: false,
             origin: None,
             services: Vec::new(),
+            stranger: false,
+            peer_exchange: None,
             fingerprint: 0,
         }
     }

@@ -43,8 +43,8 @@ pub struct HttpHandler {
     pub istio_alpn: bool,
     /// Istio's `istio.stats` is in the chain or the proxy's own default says so: record Istio's standard metrics.
     pub istio_stats: bool,
-    /// Istio's `istio.metadata_exchange`: which direction's peer headers to send and read.
-    pub metadata_exchange: bool,
+    /// Istio's `istio.metadata_exchange`.
+    pub peers: PeerExchange,
     pub access_log: Vec<AccessLog>,
     pub generate_request_id: bool,
     pub preserve_external_request_id: bool,
@@ -84,7 +84,7 @@ impl HttpHandler {
             cors: false,
             istio_alpn: false,
             istio_stats: false,
-            metadata_exchange: false,
+            peers: PeerExchange::default(),
             access_log: Vec::new(),
             generate_request_id: true,
             preserve_external_request_id: false,
@@ -92,6 +92,21 @@ impl HttpHandler {
             normalize_host_case: false,
         }
     }
+}
+
+/// Which peers tell each other in headers who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerExchange {
+    pub downstream: PeerHeaders,
+    pub upstream: PeerHeaders,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerHeaders {
+    /// Read what that side says of itself, and let it go no further.
+    pub discover: bool,
+    /// Tell that side who we are.
+    pub propagate: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -118,6 +118,8 @@ pub struct TcpHandler {
     pub max_connect_attempts: u32,
     /// Choose by the client's address (consistent hash by source IP).
     pub hash_source_ip: bool,
+    /// The ALPN by which a client agrees that both ends first say who they are (Istio: `istio.metadata_exchange`).
+    pub peer_exchange: Option<String>,
 }
 
 /// Conditions of a filter chain; an empty list means "any". The most specific chain wins, compared field by field in

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::check::Check;
 use crate::code;
 use crate::kind::{Known, raised_wrong};
-use crate::object::{Created, Meta};
+use crate::object::{Controller, Created, Meta};
 use crate::reader::read;
 use crate::validate::names;
 use crate::yaml::{Node, shortened};
@@ -22,6 +22,15 @@ struct Metadata {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     creation_timestamp: Option<String>,
+    owner_references: Vec<OwnerReference>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct OwnerReference {
+    kind: String,
+    name: String,
+    controller: Option<bool>,
 }
 
 /// Name and metadata of a document; `None` when it cannot be named.
@@ -64,7 +73,10 @@ pub(super) fn metadata(node: &Node, known: &Known, check: &mut Check) -> Option<
         (true, "") => "default",
         (true, namespace) => namespace,
     };
+    let controller = metadata.owner_references.into_iter().find(|owner| owner.controller == Some(true));
     let meta = Meta {
+        generate_name: metadata.generate_name,
+        controller: controller.map(|owner| Controller { kind: owner.kind, name: owner.name }),
         labels: metadata.labels.into_iter().collect::<Labels>(),
         annotations: metadata.annotations,
         created: metadata.creation_timestamp.as_deref().and_then(seconds).map(Created).unwrap_or_default(),

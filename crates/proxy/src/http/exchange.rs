@@ -12,7 +12,6 @@ use http::{Method, StatusCode, Uri, Version};
 use mizzen_net::Body;
 use mizzen_snapshot::header::HeaderEdits;
 use mizzen_snapshot::http::HttpHandler;
-use mizzen_snapshot::listener::Direction;
 use mizzen_snapshot::plan::{self, Draws, NoPlan, Plan};
 use mizzen_snapshot::route::{Abort, CorsDecision, Fault, FaultDraws};
 
@@ -46,7 +45,7 @@ pub async fn exchange(
         }
     };
     headers::respond(handler, &mut reply.headers);
-    if facts.peer.is_some() {
+    if facts.peer.is_some() && handler.peers.downstream.propagate {
         peer::tell_downstream(connection, &mut reply.headers);
     }
     facts.status = reply.status.as_u16();
@@ -179,6 +178,7 @@ pub fn begin(connection: &Connection, handler: &Arc<HttpHandler>, head: Head) ->
         upstream_local: None,
         upstream_identity: None,
         upstream_tls: false,
+        upstream_workload: None,
         upstream_failure: None,
         attempts: 0,
     })
@@ -223,8 +223,8 @@ fn clean(
     }
     let wants_upgrade = facts.upgrade.is_some();
     let client = headers::receive(connection, handler, &mut facts.request_headers, wants_upgrade)?;
-    if handler.metadata_exchange && connection.downstream.listener.direction == Direction::Inbound {
-        facts.peer = peer::take(connection, &mut facts.request_headers);
+    if handler.peers.downstream.discover {
+        facts.peer = peer::take(&connection.worker, &mut facts.request_headers);
     }
     facts.remote = client.address;
     facts.scheme = client.scheme;

@@ -43,8 +43,7 @@ pub async fn forward(
     let keep = if retry.is_some() { worker.shared.limits.retry_buffer } else { 0 };
     let mut body = RequestBody::new(body, keep);
     edit(handler, plan, facts);
-    let tell = handler.metadata_exchange && facts.downstream.listener.direction != Direction::Inbound;
-    if tell {
+    if handler.peers.upstream.propagate {
         peer::tell_upstream(connection, &plan.cluster, &mut facts.request_headers);
     }
     super::mirror::mirror(connection, snapshot, plan, facts, &mut body);
@@ -77,8 +76,8 @@ pub async fn forward(
 
     let switch = crate::upstream::http1::is_switch(response.status, &facts.method, facts.upgrade.is_some());
     headers::remove_hop_headers(&mut response.headers, switch && facts.method != Method::CONNECT);
-    if tell {
-        peer::forget(&mut response.headers);
+    if handler.peers.upstream.discover {
+        facts.upstream_workload = peer::take(worker, &mut response.headers);
     }
     if !handler.suppress_envoy_headers {
         let waited =

@@ -33,12 +33,16 @@ pub fn mirror(
             continue;
         }
         let host = if mirror.shadow_host { shadow(&facts.authority) } else { facts.authority.clone() };
+        let mut headers = facts.request_headers.clone();
+        if !super::peer::may_know(cluster) {
+            super::peer::forget(&mut headers);
+        }
         let copy = Copy {
             method: facts.method.clone(),
             scheme: facts.scheme,
             host,
             target: facts.path.clone(),
-            headers: facts.request_headers.clone(),
+            headers,
             http2: facts.version == Version::HTTP_2,
         };
         let sending = copy.send(Rc::clone(connection), Cluster::clone(cluster), body.mirror());

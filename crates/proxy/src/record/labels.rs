@@ -40,7 +40,7 @@ impl Record {
             let own =
                 Party { principal: client.map(|_| own_principal()).unwrap_or_default(), ..Party::clone(&self.own) };
             let mut source = party_of_uri(client);
-            if let Some(told) = ends.client {
+            if let Some(told) = ends.told {
                 // The certificate says who it is; what it says of itself is only believed beyond that.
                 source = Party { principal: source.principal, ..told.party.clone() };
             }
@@ -49,7 +49,9 @@ impl Record {
             let principal = ends.upstream_uri.map(|_| own_principal()).unwrap_or_default();
             let own = Party { principal, ..Party::clone(&self.own) };
             let mut destination = party_of_uri(ends.upstream_uri);
-            if let Some(workload) = ends.upstream.and_then(|host| host.endpoint.workload.as_ref()) {
+            if let Some(told) = ends.told {
+                destination = Party { principal: destination.principal, ..told.party.clone() };
+            } else if let Some(workload) = ends.upstream.and_then(|host| host.endpoint.workload.as_ref()) {
                 fill(&mut destination, workload);
             }
             (own, destination, None)
@@ -78,7 +80,9 @@ fn fill(party: &mut Party, workload: &EndpointWorkload) {
     party.workload.clone_from(&workload.workload);
     party.namespace.clone_from(&workload.namespace);
     party.canonical_service.clone_from(&workload.canonical_service);
-    party.canonical_revision.clone_from(&workload.canonical_revision);
+    // The control plane leaves the usual revision out.
+    let revision = Some(workload.canonical_revision.as_str()).filter(|revision| !revision.is_empty());
+    party.canonical_revision = revision.unwrap_or("latest").to_owned();
     party.app.clone_from(&workload.canonical_service);
     party.version.clone_from(&workload.canonical_revision);
     party.cluster.clone_from(&workload.cluster);

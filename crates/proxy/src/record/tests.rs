@@ -77,6 +77,7 @@ fn facts(handler: &Arc<HttpHandler>, direction: Direction) -> HttpFacts {
         upstream_local: None,
         upstream_identity: None,
         upstream_tls: false,
+        upstream_workload: None,
         upstream_failure: None,
         attempts: 0,
     }

@@ -8,6 +8,7 @@ mod frames;
 mod hostile;
 mod http1;
 mod http2;
+mod peers;
 mod routing;
 mod support;
 mod tcp;

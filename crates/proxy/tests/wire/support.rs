@@ -8,6 +8,7 @@ use std::time::Duration;
 use mizzen_identity::Secrets;
 use mizzen_proxy::Limits;
 use mizzen_proxy::facts::{HttpFacts, TcpFacts};
+use mizzen_proxy::peer::Peer;
 use mizzen_proxy::publish::Publisher;
 use mizzen_proxy::run::Workers;
 use mizzen_proxy::shared::{Recorder, Shared};
@@ -16,13 +17,15 @@ use mizzen_snapshot::cluster::{
     Cluster, ClusterPolicy, Discovery, Endpoint, EndpointAddress, EndpointSet, Health, LocalityEndpoints,
 };
 use mizzen_snapshot::http::{
-    Codec, EscapedSlashes, ForwardClientCert, Http2Limits, HttpHandler, RouteSource, ServerHeader, Underscores,
+    Codec, EscapedSlashes, ForwardClientCert, Http2Limits, HttpHandler, PeerExchange, RouteSource, ServerHeader,
+    Underscores,
 };
 use mizzen_snapshot::listener::TcpHandler;
 use mizzen_snapshot::listener::{ChainMatch, Direction, Drain, FilterChain, Handler, Inspect, ListenAddress, Listener};
 use mizzen_snapshot::route::{Action, Forward, PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// After this, what has not come about will not: the machine may be slow, so nothing is measured with it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was recorded of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,12 @@ pub(crate) struct Recorded {
     pub(crate) details: &'static str,
     pub(crate) cause: Option<String>,
     pub(crate) attempts: u32,
+    /// Workloads of the client and of the upstream, as they described themselves.
+    pub(crate) told: [Option<String>; 2],
+}
+
+fn told(client: &Option<Arc<Peer>>, upstream: &Option<Arc<Peer>>) -> [Option<String>; 2] {
+    [client, upstream].map(|peer| peer.as_ref().map(|peer| peer.party.workload.clone()))
 }
 
 #[derive(Default)]
@@ -45,6 +54,7 @@ impl Recorder for Memory {
             details: facts.details,
             cause: facts.cause.clone(),
             attempts: facts.attempts,
+            told: told(&facts.peer, &facts.upstream_workload),
         });
     }
 
@@ -55,6 +65,7 @@ impl Recorder for Memory {
             details: facts.details,
             cause: facts.cause.clone(),
             attempts: 0,
+            told: told(&facts.client_workload, &facts.upstream_workload),
         });
     }
 }
@@ -479,6 +490,7 @@ pub(crate) fn tcp_handler() -> TcpHandler {
         access_log: Vec::new(),
         max_connect_attempts: 1,
         hash_source_ip: false,
+        peer_exchange: None,
     }
 }
 
@@ -512,7 +524,7 @@ pub(crate) fn handler() -> HttpHandler {
         cors: true,
         istio_alpn: false,
         istio_stats: false,
-        metadata_exchange: false,
+        peers: PeerExchange::default(),
         access_log: Vec::new(),
         generate_request_id: true,
         preserve_external_request_id: false,

@@ -24,7 +24,7 @@ fn id(account: &str) -> SpiffeId {
     SpiffeId::new(TrustDomain::default(), "default", account)
 }
 
-fn secrets(authority: &Authority, account: &str) -> Secrets {
+pub(crate) fn secrets(authority: &Authority, account: &str) -> Secrets {
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
     let signed = authority.sign(&csr, &id(account), None, SystemTime::now()).unwrap();
@@ -36,11 +36,11 @@ fn secrets(authority: &Authority, account: &str) -> Secrets {
     secrets
 }
 
-fn validation(names: Vec<SanMatch>) -> Validation {
+pub(crate) fn validation(names: Vec<SanMatch>) -> Validation {
     Validation { roots: Roots::Secret(ROOTS.into()), names, insecure: false }
 }
 
-fn client_tls(server: &str) -> Arc<ClientTls> {
+pub(crate) fn client_tls(server: &str) -> Arc<ClientTls> {
     let name = SanMatch { kind: SanKind::Uri, value: StringMatch::exact(&id(server).to_string()) };
     Arc::new(ClientTls {
         certificate: Some(CertificateSource::Secret(IDENTITY.into())),
@@ -83,7 +83,7 @@ fn permissive(app: SocketAddr) -> Snapshot {
     };
     let plain = ChainMatch { transport: Some(Transport::RawBuffer), ..ChainMatch::default() };
     let chains = vec![chain("mesh", mesh, Some(tls), &handler), chain("plain", plain, None, &handler)];
-    let inspect = Inspect { tls: true, timeout: Some(Duration::from_secs(1)), ..Inspect::default() };
+    let inspect = Inspect { tls: true, timeout: Some(PATIENCE), ..Inspect::default() };
     let new = mizzen_snapshot::Listener { chains, inspect, ..listener_like(&old) };
     snapshot.listeners.insert_mut(new.name.clone(), Arc::new(new));
     snapshot
@@ -100,7 +100,7 @@ fn listener_like(old: &mizzen_snapshot::Listener) -> mizzen_snapshot::Listener {
     listener(chain, Inspect::default(), old.fingerprint)
 }
 
-fn start(secrets: Secrets, snapshot: Snapshot) -> Proxy {
+pub(crate) fn start(secrets: Secrets, snapshot: Snapshot) -> Proxy {
     Proxy::start_as(secrets, snapshot, Limits::default(), Duration::from_millis(200))
 }
 
@@ -111,7 +111,7 @@ fn outbound(to: SocketAddr, server: &str) -> Snapshot {
     world.snapshot()
 }
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     Authority::in_memory(TrustDomain::default(), SystemTime::now()).unwrap()
 }
 

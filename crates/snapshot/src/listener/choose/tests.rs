@@ -12,6 +12,7 @@ fn chain(name: &str, matches: ChainMatch) -> Arc<FilterChain> {
         access_log: Vec::new(),
         max_connect_attempts: 1,
         hash_source_ip: false,
+        peer_exchange: None,
     }));
     Arc::new(FilterChain { name: name.to_owned(), matches, tls: None, handler, handshake_timeout: None })
 }
