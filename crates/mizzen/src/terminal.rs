@@ -28,6 +28,13 @@ pub(crate) fn print_json(value: &serde_json::Value) {
     print(&format!("{value:#}\n"));
 }
 
+/// Something that a person should know, on stderr.
+pub(crate) fn warning(text: &str) {
+    let color = std::io::stderr().is_terminal() && color_allowed();
+    let word = if color { "\x1b[33;1mwarning:\x1b[0m" } else { "warning:" };
+    let _ = writeln!(std::io::stderr().lock(), "{word} {text}");
+}
+
 /// An error with its causes on stderr.
 pub(crate) fn error(error: &anyhow::Error) {
     let color = std::io::stderr().is_terminal() && color_allowed();
