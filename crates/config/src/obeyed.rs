@@ -40,6 +40,7 @@ const fn value(
 const VS: &str = "VirtualService";
 const DR: &str = "DestinationRule";
 const GW: &str = "Gateway";
+const SC: &str = "Sidecar";
 const SE: &str = "ServiceEntry";
 
 /// Where a DestinationRule has a traffic policy of its own.
@@ -51,7 +52,6 @@ const POLICIES: &[&str] = &[
 ];
 
 const TABLE: &[NotObeyed] = &[
-    kind("Sidecar", "every workload sees the whole mesh"),
     kind("EnvoyFilter", "nothing is patched"),
     kind("Telemetry", "logs and metrics are as the mesh configuration says"),
     kind("AuthorizationPolicy", "nothing is denied by it"),
@@ -66,6 +66,10 @@ const TABLE: &[NotObeyed] = &[
     field(GW, "spec.servers[].tls.verifyCertificateSpki", "a gateway may refuse the listener"),
     field(GW, "spec.servers[].tls.verifyCertificateHash", "a gateway may refuse the listener"),
     value(GW, "spec.servers[].tls.mode", &["AUTO_PASSTHROUGH"], "the server has no routes"),
+    value(SC, "spec.egress[].captureMode", &["IPTABLES", "NONE"], "traffic is caught as everywhere in the pod"),
+    value(SC, "spec.ingress[].captureMode", &["IPTABLES", "NONE"], "traffic is caught as everywhere in the pod"),
+    field(SC, "spec.ingress[].tls", "the port takes mesh TLS and plaintext as PeerAuthentication says"),
+    field(SC, "spec.outboundTrafficPolicy.egressProxy", "unknown hosts are called directly"),
     value(SE, "spec.resolution", &["DYNAMIC_DNS"], "the hosts get no endpoints"),
     field(SE, "spec.endpoints[].network", "all networks count as one"),
     field("WorkloadEntry", "spec.network", "all networks count as one"),

@@ -73,6 +73,8 @@ pub(crate) struct Indirect {
     pub(crate) routes_elsewhere: bool,
     /// Rules that may hold for any service: for `*.example.com`, or for a name that is no service's own.
     pub(crate) rules_of_any_host: bool,
+    /// VirtualServices changed, and with them what Sidecar resources import: the destinations of imported rules.
+    pub(crate) rules_import: bool,
 }
 
 impl Indirect {
@@ -94,6 +96,7 @@ impl Indirect {
         Self {
             rules_of_any_host: !dirty.destination_rules.iter().all(known),
             endpoints_elsewhere: dirty.endpoints.iter().any(|key| resolved(old, key) || resolved(new, key)),
+            rules_import: !dirty.virtual_services.is_empty() && new.has_sidecars(),
             routes_elsewhere: !dirty.virtual_services.is_empty() && (in_listeners(old) || in_listeners(new)),
         }
     }
@@ -123,6 +126,7 @@ impl<'a> Touch<'a> {
             destination_rules,
             gateways,
             peer_authentications,
+            sidecars,
             workloads,
             secrets,
         } = self.dirty;
@@ -131,6 +135,11 @@ impl<'a> Touch<'a> {
             return Extent::everything();
         }
         let router = node.role == "router";
+        let own_or_root = |namespace: &Arc<str>| *namespace == own.0 || **namespace == *self.root_namespace;
+        if !router && sidecars.iter().any(own_or_root) {
+            // What is imported decides on everything that a sidecar is told.
+            return Extent::everything();
+        }
         let mut extent = Extent::default();
         if !services.is_empty() {
             extent.add(&[Cluster, Listener, Route]);
@@ -140,6 +149,9 @@ impl<'a> Touch<'a> {
         }
         if !virtual_services.is_empty() {
             extent.add(&[Route]);
+            if self.indirect.rules_import && !router {
+                extent.add(&[Cluster, Listener]);
+            }
             // On gateways the hosts of filter chains may follow from them.
             if router || self.indirect.routes_elsewhere {
                 extent.add(&[Listener]);
@@ -158,7 +170,7 @@ impl<'a> Touch<'a> {
         if !peer_authentications.is_empty() {
             // Callers everywhere decide by what the called accept.
             extent.add(&[Cluster, Endpoint]);
-            if peer_authentications.iter().any(|namespace| **namespace == *self.root_namespace || *namespace == own.0) {
+            if peer_authentications.iter().any(own_or_root) {
                 extent.add(&[Listener]);
             }
         }
@@ -216,6 +228,11 @@ mod tests {
             &Dirty { peer_authentications: ["other".into()].into(), ..Dirty::default() },
             &[Cluster, Endpoint],
         );
+        let imports = |namespace: &str| Dirty { sidecars: [namespace.into()].into(), ..Dirty::default() };
+        check("sidecar", &imports("shop"), &all);
+        check("sidecar", &imports("istio-system"), &all);
+        check("sidecar", &imports("other"), &[]);
+        check("router", &imports("shop"), &[]);
         let root = Dirty { peer_authentications: ["istio-system".into()].into(), ..Dirty::default() };
         check("sidecar", &root, &[Cluster, Endpoint, Listener]);
     }

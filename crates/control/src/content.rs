@@ -87,11 +87,11 @@ impl Contents {
         let key = Key::Clusters(self.scope.clone());
         let outbound = self.cache.get(key, world.clusters_since(), world.revision, || {
             let mut clusters = shared(mizzen_translate::fixed_clusters(mesh, &self.scope));
-            for service in mesh.visible_services(&self.scope.namespace) {
-                let host = &service.key.host;
+            for imported in mizzen_translate::services(mesh, &self.scope) {
+                let host = &imported.service.key.host;
                 let key = Key::ClustersOf(self.scope.clone(), host.clone());
                 let made = self.cache.get(key, world.clusters_of_since(host), world.revision, || {
-                    shared(mizzen_translate::service_clusters(mesh, &self.scope, service))
+                    shared(mizzen_translate::service_clusters(mesh, &self.scope, &imported.service))
                 });
                 clusters.extend(made.iter().cloned());
             }

@@ -52,13 +52,15 @@ impl World {
             destination_rules,
             gateways,
             peer_authentications,
+            sidecars,
             workloads,
             secrets: _,
         } = dirty;
         let services_changed = *everything || !services.is_empty();
         let rules_changed = !destination_rules.is_empty();
         let peers_changed = !peer_authentications.is_empty();
-        let any_host = *everything || peers_changed || indirect.rules_of_any_host;
+        let imports_changed = !sidecars.is_empty();
+        let any_host = *everything || imports_changed || peers_changed || indirect.rules_of_any_host;
         if any_host {
             touched.hosts = revision;
         }
@@ -71,10 +73,11 @@ impl World {
             touched.endpoints_of.insert_mut(host.clone(), revision);
         }
         // Pods count here by what services tell of them, but for a proxy's own.
-        if any_host || services_changed || rules_changed || indirect.endpoints_elsewhere || !gateways.is_empty() {
+        let lists_changed = services_changed || indirect.rules_import || !gateways.is_empty();
+        if any_host || lists_changed || rules_changed || indirect.endpoints_elsewhere {
             touched.clusters = revision;
         }
-        if services_changed || rules_changed || !virtual_services.is_empty() || !gateways.is_empty() {
+        if lists_changed || rules_changed || imports_changed || !virtual_services.is_empty() {
             touched.routes = revision;
         }
         if touched.clusters == revision || touched.routes == revision || !workloads.is_empty() {

@@ -12,6 +12,7 @@ use crate::endpoint::Endpoints;
 use crate::pod::{Outsider, Pod, node_locality};
 use crate::rules::{DestinationRuleEntry, GatewayRule, Order, VirtualServiceRule};
 use crate::service::{Registry, Service, ServiceKey};
+use crate::sidecar::SidecarRule;
 use crate::{Map, Mesh, declare, gather};
 
 pub(crate) fn apply(mesh: &Mesh, changes: &[Change]) -> (Arc<Mesh>, Dirty) {
@@ -166,13 +167,16 @@ impl Step {
                 mesh.peer_policies = mesh.peer_policies.put(order(object), policy.clone());
                 self.dirty.peer_authentications.insert(key.namespace.clone());
             }
+            Kind::Sidecar(spec) => {
+                mesh.sidecars = mesh.sidecars.put(SidecarRule::new(order(object), spec.clone()));
+                self.dirty.sidecars.insert(key.namespace.clone());
+            }
             Kind::Secret(secret) => {
                 mesh.secrets = mesh.secrets.insert(name.clone(), secret.clone());
                 self.dirty.secrets.insert(name);
             }
             Kind::MeshConfig(_)
             | Kind::WorkloadGroup(_)
-            | Kind::Sidecar(_)
             | Kind::EnvoyFilter(_)
             | Kind::ProxyConfig(_)
             | Kind::RequestAuthentication(_)
@@ -259,6 +263,10 @@ impl Step {
                 mesh.peer_policies = mesh.peer_policies.remove(&order(object));
                 self.dirty.peer_authentications.insert(key.namespace.clone());
             }
+            Kind::Sidecar(_) => {
+                mesh.sidecars = mesh.sidecars.remove(&order(object));
+                self.dirty.sidecars.insert(key.namespace.clone());
+            }
             Kind::Secret(_) => {
                 mesh.secrets = mesh.secrets.remove(&name);
                 self.dirty.secrets.insert(name);
@@ -266,7 +274,6 @@ impl Step {
             Kind::Node(_)
             | Kind::MeshConfig(_)
             | Kind::WorkloadGroup(_)
-            | Kind::Sidecar(_)
             | Kind::EnvoyFilter(_)
             | Kind::ProxyConfig(_)
             | Kind::RequestAuthentication(_)

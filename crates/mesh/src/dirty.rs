@@ -26,6 +26,8 @@ pub struct Dirty {
     pub gateways: BTreeSet<Named>,
     /// Namespaces in which PeerAuthentications changed; the root namespace stands for all.
     pub peer_authentications: BTreeSet<Arc<str>>,
+    /// Namespaces in which Sidecar resources changed; the root namespace stands for all.
+    pub sidecars: BTreeSet<Arc<str>>,
     /// Pods that changed: a proxy running there has to be looked at anew.
     pub workloads: BTreeSet<Named>,
     pub secrets: BTreeSet<Named>,
@@ -50,6 +52,7 @@ impl Dirty {
         self.destination_rules.extend(other.destination_rules);
         self.gateways.extend(other.gateways);
         self.peer_authentications.extend(other.peer_authentications);
+        self.sidecars.extend(other.sidecars);
         self.workloads.extend(other.workloads);
         self.secrets.extend(other.secrets);
     }

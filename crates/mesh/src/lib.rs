@@ -17,6 +17,7 @@ pub mod pod;
 pub mod policy;
 pub mod rules;
 pub mod service;
+pub mod sidecar;
 pub mod visibility;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use endpoint::{Endpoint, Endpoints, Health, Workload};
 pub use pod::Pod;
 pub use policy::{MtlsMode, PeerPolicy};
 pub use rules::{Attachment, DestinationPolicy, DestinationRuleEntry, GatewayRule, Order, VirtualServiceRule};
+pub use sidecar::{Egress, SidecarRule};
 pub use service::{Registry, Resolution, Service, ServiceKey, ServicePort, TargetPort};
 pub use visibility::Visibility;
 
@@ -62,6 +64,7 @@ pub struct Mesh {
     destination_rules: rules::DestinationRules,
     gateways: Map<Order, Arc<GatewayRule>>,
     peer_policies: policy::PeerPolicies,
+    sidecars: sidecar::Sidecars,
     secrets: Map<Named, Arc<Secret>>,
 }
 
@@ -109,6 +112,20 @@ impl Mesh {
     /// What a workload accepts (reference: semantics 143).
     pub fn peer_policy(&self, namespace: &str, labels: &Labels) -> PeerPolicy {
         self.peer_policies.effective(namespace, labels, &self.config.root_namespace)
+    }
+
+    /// The Sidecar resource that a workload obeys (reference: semantics 95).
+    pub fn sidecar_for(&self, namespace: &str, labels: &Labels) -> Option<&Arc<SidecarRule>> {
+        self.sidecars.effective(namespace, labels, &self.config.root_namespace)
+    }
+
+    /// Whether any proxy may be told less than its namespace sees.
+    pub fn has_sidecars(&self) -> bool {
+        !self.sidecars.is_empty()
+    }
+
+    pub fn sidecar(&self, namespace: &str, name: &str) -> Option<&Arc<SidecarRule>> {
+        self.sidecars.named(namespace, name)
     }
 }
 

@@ -31,10 +31,19 @@ impl Mesh {
     /// The service that `host` means to a client in `namespace`: the one of its own namespace, else Kubernetes', else
     /// the oldest (reference: semantics 99).
     pub fn service_by_host(&self, host: &Hostname, namespace: &str) -> Option<&Arc<Service>> {
+        self.best_service(host, namespace, |_| true)
+    }
+
+    fn best_service(
+        &self,
+        host: &Hostname,
+        namespace: &str,
+        accept: impl Fn(&Service) -> bool,
+    ) -> Option<&Arc<Service>> {
         let first = ServiceKey { host: host.clone(), namespace: "".into() };
         let same_host = self.services.range(first..).take_while(|(key, _)| key.host == *host);
         let visible = same_host.map(|(_, service)| service).filter(|service| service.visibility.shows_to(namespace));
-        visible.min_by_key(|service| (*service.key.namespace != *namespace, service.registry, service.created))
+        visible.filter(|service| accept(service)).min_by_key(|service| (*service.key.namespace != *namespace, service.registry, service.created))
     }
 
     fn host_exists(&self, host: &Hostname) -> bool {
@@ -45,13 +54,22 @@ impl Mesh {
     /// Services that a client in `namespace` sees, one per host, in order of hosts. Aliases and names that the proxy
     /// would have to resolve per request are not among them.
     pub fn visible_services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+        self.visible_services_where(namespace, |_| true)
+    }
+
+    /// The same for those services that `accept` takes: of several declarations of a host the best accepted one.
+    pub fn visible_services_where<'a>(
+        &'a self,
+        namespace: &'a str,
+        accept: impl Fn(&Service) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
         let mut last: Option<&Hostname> = None;
         self.services.keys().filter_map(move |key| {
             if last == Some(&key.host) {
                 return None;
             }
             last = Some(&key.host);
-            let service = self.service_by_host(&key.host, namespace)?;
+            let service = self.best_service(&key.host, namespace, &accept)?;
             (!matches!(service.resolution, Resolution::Alias | Resolution::DynamicDns)).then_some(service)
         })
     }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::endpoint;
 use crate::traffic_policy::Effective;
 use crate::view::{Dialect, ProxyView, Role, Scope};
-use crate::{Resource, canonical, istio, names, pb, type_url};
+use crate::{Resource, canonical, imports, istio, names, pb, type_url};
 
 /// All clusters of a proxy.
 pub fn clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
@@ -37,8 +37,8 @@ pub fn inbound_clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
 /// of each service.
 pub fn outbound_clusters(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
     let mut clusters = fixed_clusters(mesh, scope);
-    for service in mesh.visible_services(&scope.namespace) {
-        clusters.extend(service_clusters(mesh, scope, service));
+    for imported in imports::services(mesh, scope) {
+        clusters.extend(service_clusters(mesh, scope, &imported.service));
     }
     clusters
 }

@@ -10,6 +10,7 @@ mod canonical;
 mod cluster;
 mod endpoint;
 mod gateway;
+mod imports;
 mod inbound;
 mod istio;
 mod listener;
@@ -23,6 +24,7 @@ pub mod view;
 
 pub use cluster::{clusters, fixed_clusters, inbound_clusters, outbound_clusters, service_clusters};
 pub use endpoint::endpoints;
+pub use imports::{Imported, services};
 pub use listener::listeners;
 pub use route::route_table;
 pub use secret::{secret, secret_objects};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use mizzen_mesh::{Mesh, Pod, Workload};
+use mizzen_mesh::{Mesh, Pod, SidecarRule, Workload};
 use mizzen_types::{Labels, Locality};
 use serde_json::Value;
 use thiserror::Error;
@@ -93,6 +94,8 @@ pub struct Scope {
     pub cluster_id: String,
     pub locality: Locality,
     pub unprivileged: bool,
+    /// Namespace and name of the Sidecar resource that is obeyed.
+    pub sidecar: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl ProxyView {
@@ -184,7 +187,13 @@ impl ProxyView {
             cluster_id: self.cluster_id.clone(),
             locality: self.locality.clone(),
             unprivileged: self.unprivileged,
+            sidecar: self.sidecar(mesh).map(|rule| (rule.order.namespace.clone(), rule.order.name.clone())),
         }
+    }
+
+    /// The Sidecar resource that this proxy obeys; gateways obey none.
+    pub(crate) fn sidecar<'a>(&self, mesh: &'a Mesh) -> Option<&'a Arc<SidecarRule>> {
+        if self.role == Role::Sidecar { mesh.sidecar_for(&self.namespace, &self.labels) } else { None }
     }
 
     /// The main address.

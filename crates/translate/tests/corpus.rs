@@ -31,7 +31,7 @@ const CASES: [&str; 16] = [
     "virtual-service-reviews-50-v3",
     "virtual-service-reviews-90-10",
 ];
-const MORE_CASES: [&str; 2] = ["virtual-service-reviews-test-v2", "virtual-service-reviews-v3"];
+const MORE_CASES: [&str; 3] = ["sidecar-scope", "virtual-service-reviews-test-v2", "virtual-service-reviews-v3"];
 
 /// Folder of a proxy, the beginning of its pod's name, its role.
 const PROXIES: [(&str, &str, &str); 3] = [

@@ -41,18 +41,26 @@ fn inbound_source() -> BindConfig {
 
 fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
     let name = names::inbound(port.number);
-    let service = port.service;
-    // The server keeps to the limits of its own service (reference: semantics 127).
-    let policy = mesh.destination_policy(service, &service.key.namespace, &view.labels);
+    // The server keeps to the limits of its own service (reference: semantics 104 and 127).
+    let policy =
+        port.service.and_then(|service| mesh.destination_policy(service, &service.key.namespace, &view.labels));
     let traffic = policy.as_ref().and_then(DestinationPolicy::traffic_policy);
-    let effective =
-        Effective::new(traffic.map(|(_, policy)| policy), None, port.service_port.number).or_mesh(mesh.config());
-    let explicit = view.interception == Interception::None;
+    let mut effective = Effective::new(traffic.map(|(_, policy)| policy), None, port.service_port.number);
+    effective.connection_pool = port.connection_pool.or(effective.connection_pool);
+    let effective = effective.or_mesh(mesh.config());
+    let told = port.named.as_ref().and_then(|named| named.application.as_ref());
+    let explicit = view.interception == Interception::None || told.is_some();
     let mut cluster = plain(mesh, &name, if explicit { DiscoveryType::Static } else { DiscoveryType::OriginalDst });
     cluster.circuit_breakers = Some(pool::unlimited());
     cluster.common_lb_config = Some(CommonLbConfig::default());
     if explicit {
-        cluster.load_assignment = Some(application(view, port, &name));
+        cluster.load_assignment = Some(match told {
+            Some(told) => at(&name, &told.address, told.port),
+            None => application(view, port, &name),
+        });
+        if told.is_some_and(|told| told.own_address) {
+            cluster.upstream_bind_config = Some(inbound_source());
+        }
     } else {
         cluster.lb_policy = LbPolicy::ClusterProvided as i32;
         // For ever: the one address must not be forgotten between two requests.
@@ -65,18 +73,21 @@ fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
         pool::use_downstream_protocol(&mut cluster, None);
     }
     pool::apply_connection_pool(&mut cluster, mesh, &effective);
-    let mut istio = json!({
-        "services": [{
+    let mut istio = json!({});
+    if let Some(service) = port.service {
+        istio["services"] = json!([{
             "host": service.key.host.as_str(),
             "name": &*service.name,
             "namespace": &*service.key.namespace,
-        }],
-    });
+        }]);
+    }
     if let Some((rule, _)) = traffic {
         let path = names::config_path("destination-rule", &rule.order.namespace, &rule.order.name);
         istio["config"] = Value::String(path);
     }
-    cluster.metadata = pb::metadata(&json!({ "istio": istio }));
+    if istio.as_object().is_some_and(|fields| !fields.is_empty()) {
+        cluster.metadata = pb::metadata(&json!({ "istio": istio }));
+    }
     cluster
 }
 
@@ -88,6 +99,10 @@ fn application(view: &ProxyView, port: &InboundPort<'_>, name: &str) -> ClusterL
         _ => "127.0.0.1",
     };
     let (address, number) = told.unwrap_or((loopback, port.number));
+    at(name, address, number)
+}
+
+fn at(name: &str, address: &str, number: u16) -> ClusterLoadAssignment {
     let endpoint = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: pb::address(address, number),

@@ -178,7 +178,7 @@ fn filter_chain(mesh: &Mesh, view: &ProxyView, what: &Inside<'_>, kind: &Kind) -
             filters.push(istio::network_metadata_exchange());
         }
         let stat_prefix = match what {
-            Inside::Port(port) => format!("inbound_0.0.0.0_{}", port.number),
+            Inside::Port(port) => format!("inbound_{}", port.chain_name()),
             Inside::AnyPort => names::INBOUND_PASSTHROUGH.to_owned(),
         };
         filters.push(http::manager(mesh, view, Side::Inbound, &stat_prefix, Routes::Inline(Box::new(routes(what)))));
@@ -194,7 +194,7 @@ fn filter_chain(mesh: &Mesh, view: &ProxyView, what: &Inside<'_>, kind: &Kind) -
     };
     FilterChain {
         name: match what {
-            Inside::Port(port) => format!("0.0.0.0_{}", port.number),
+            Inside::Port(port) => port.chain_name(),
             Inside::AnyPort if kind.http => "virtualInbound-catchall-http".to_owned(),
             Inside::AnyPort => "virtualInbound".to_owned(),
         },
@@ -213,7 +213,10 @@ fn filter_chain(mesh: &Mesh, view: &ProxyView, what: &Inside<'_>, kind: &Kind) -
 fn routes(what: &Inside<'_>) -> RouteConfiguration {
     let cluster = what.cluster();
     let operation = match what {
-        Inside::Port(port) => format!("{}:{}/*", port.service.key.host, port.service_port.number),
+        Inside::Port(port) => {
+            let host = port.service.map(|service| service.key.host.as_str()).unwrap_or_default();
+            format!("{host}:{}/*", port.service_port.number)
+        }
         Inside::AnyPort => ":0/*".to_owned(),
     };
     let grpc = what.protocol() == Protocol::Grpc;

@@ -18,6 +18,7 @@ use super::tcp::{self, Way};
 use super::{HANDSHAKE_TIMEOUT, access_log, chain, http_inspector, named, network_filter, plain_http, tls_inspector};
 use crate::cluster::is_sniffed;
 use crate::view::{Interception, ProxyView};
+use crate::imports::{self, Imported};
 use crate::{names, pb};
 
 pub(super) fn listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
@@ -61,8 +62,8 @@ fn allow_absolute_urls(filter: &mut mizzen_proto::envoy::config::listener::v3::F
 }
 
 /// Where connections go that no other listener is for.
-fn unknown(mesh: &Mesh) -> Way {
-    let allowed = mesh.config().outbound_traffic_policy.mode != OutboundTrafficPolicyMode::RegistryOnly;
+fn unknown(mesh: &Mesh, view: &ProxyView) -> Way {
+    let allowed = imports::outbound_policy(mesh, &view.scope(mesh)) != OutboundTrafficPolicyMode::RegistryOnly;
     Way::Cluster(if allowed { names::PASSTHROUGH } else { names::BLACK_HOLE }.to_owned())
 }
 
@@ -82,7 +83,7 @@ fn virtual_outbound(mesh: &Mesh, view: &ProxyView) -> Listener {
         },
         FilterChain {
             name: "virtualOutbound-catchall-tcp".to_owned(),
-            ..chain(tcp::filters(mesh, view, Side::Outbound, &unknown(mesh)))
+            ..chain(tcp::filters(mesh, view, Side::Outbound, &unknown(mesh, view)))
         },
     ];
     listener.use_original_dst = pb::bool(true);
@@ -103,19 +104,22 @@ struct Draft {
     /// Bytes of any other kind. The first service has it (reference: semantics 67).
     tcp: Vec<FilterChain>,
     tcp_taken: bool,
+    /// The Sidecar resource names the address: nothing is handed on to it, it is called there.
+    bound: bool,
     server_names: BTreeSet<String>,
 }
 
 fn service_listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
-    let mut rules = mesh.virtual_services(&view.namespace, &Attachment::Mesh);
+    let scope = view.scope(mesh);
+    let mut rules = imports::virtual_services(mesh, &scope);
     // Requests are routed by tables; only rules for bytes show in listeners.
     rules.retain(|rule| !rule.spec.tcp.is_empty() || !rule.spec.tls.is_empty());
     let mut drafts: BTreeMap<(String, u16), Draft> = BTreeMap::new();
-    let mut services: Vec<&Arc<Service>> = mesh.visible_services(&view.namespace).collect();
-    services.sort_by_key(|service| service.created);
-    for service in services {
-        for port in &service.ports {
-            add(mesh, view, &rules, service, port, &mut drafts);
+    let mut services = imports::services(mesh, &scope);
+    services.sort_by_key(|imported| imported.service.created);
+    for imported in &services {
+        for port in &imported.service.ports {
+            add(mesh, view, &rules, imported, port, &mut drafts);
         }
     }
     drafts.into_iter().map(|((address, port), draft)| finish(mesh, view, &address, port, draft)).collect()
@@ -125,19 +129,27 @@ fn add(
     mesh: &Mesh,
     view: &ProxyView,
     rules: &[Arc<VirtualServiceRule>],
-    service: &Arc<Service>,
+    Imported { service, bind }: &Imported,
     port: &ServicePort,
     drafts: &mut BTreeMap<(String, u16), Draft>,
 ) {
-    let addresses = listening_addresses(mesh, view, service, port);
+    let bind = bind.get(&port.number).map(ToString::to_string);
     if port.protocol.is_http() {
-        let draft = drafts.entry((ANYWHERE.to_owned(), port.number)).or_default();
+        let bound = bind.is_some();
+        let draft = drafts.entry((bind.unwrap_or_else(|| ANYWHERE.to_owned()), port.number)).or_default();
         draft.http = Some(port.number.to_string());
+        draft.bound |= bound;
         return;
     }
+    let bound = bind.is_some();
+    let addresses = match bind {
+        Some(address) => vec![address],
+        None => listening_addresses(mesh, view, service, port),
+    };
     for address in addresses {
         let own = address != ANYWHERE;
         let draft = drafts.entry((address, port.number)).or_default();
+        draft.bound |= bound;
         if is_sniffed(port.protocol) {
             let table = if own { format!("{}:{}", service.key.host, port.number) } else { port.number.to_string() };
             draft.http.get_or_insert(table);
@@ -359,7 +371,7 @@ pub(super) fn ranges(subnets: &[String]) -> Vec<CidrRange> {
 fn finish(mesh: &Mesh, view: &ProxyView, address: &str, port: u16, draft: Draft) -> Listener {
     let name = format!("{address}_{port}");
     let mut listener = named(&name, address, port, TrafficDirection::Outbound);
-    let Draft { http: table, tls, mut tcp, .. } = draft;
+    let Draft { http: table, tls, mut tcp, bound, .. } = draft;
     let own = address != ANYWHERE;
     if !tls.is_empty() {
         listener.listener_filters.push(tls_inspector());
@@ -367,7 +379,7 @@ fn finish(mesh: &Mesh, view: &ProxyView, address: &str, port: u16, draft: Draft)
     let fallback = || FilterChain {
         name: "PassthroughFilterChain".to_owned(),
         filter_chain_match: Some(FilterChainMatch::default()),
-        ..chain(tcp::filters(mesh, view, Side::Outbound, &unknown(mesh)))
+        ..chain(tcp::filters(mesh, view, Side::Outbound, &unknown(mesh, view)))
     };
     listener.filter_chains = tls;
     match table {
@@ -394,8 +406,10 @@ fn finish(mesh: &Mesh, view: &ProxyView, address: &str, port: u16, draft: Draft)
     }
     listener.listener_filters_timeout = pb::duration(mesh.config().protocol_detection_timeout);
     listener.continue_on_listener_filters_timeout = true;
-    // Only handed connections by `virtualOutbound`.
-    listener.bind_to_port = pb::bool(false);
+    if !bound {
+        // Only handed connections by `virtualOutbound`.
+        listener.bind_to_port = pb::bool(false);
+    }
     listener.access_log = access_log::unmatched(mesh);
     listener
 }

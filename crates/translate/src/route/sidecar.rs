@@ -16,7 +16,7 @@ use super::rule::{self, Place};
 use super::{action, virtual_host};
 use crate::cluster::is_sniffed;
 use crate::view::Scope;
-use crate::{names, pb};
+use crate::{imports, names, pb};
 
 /// The virtual hosts of a table by its name; `None` when no listener of a sidecar could ask for it.
 pub(super) fn virtual_hosts(mesh: &Mesh, scope: &Scope, name: &str) -> Option<Vec<VirtualHost>> {
@@ -41,9 +41,10 @@ pub(super) fn virtual_hosts(mesh: &Mesh, scope: &Scope, name: &str) -> Option<Ve
 
 /// All ports in one table: names count with their port, and without for port 80 (reference: semantics 15).
 fn proxy_table(mesh: &Mesh, scope: &Scope) -> Vec<VirtualHost> {
-    let services = mesh.visible_services(&scope.namespace);
+    let services = imports::services(mesh, scope);
     let mut ports: BTreeSet<u16> = services
-        .flat_map(|service| &service.ports)
+        .iter()
+        .flat_map(|imported| &imported.service.ports)
         .filter(|port| carries_http(port.protocol))
         .map(|p| p.number)
         .collect();
@@ -75,12 +76,14 @@ struct Answers {
 }
 
 fn hosts_of_port(mesh: &Mesh, scope: &Scope, port: u16, with_port: bool) -> Vec<VirtualHost> {
-    let services: BTreeMap<Hostname, &Arc<Service>> = mesh
-        .visible_services(&scope.namespace)
+    let imported = imports::services(mesh, scope);
+    let services: BTreeMap<Hostname, &Arc<Service>> = imported
+        .iter()
+        .map(|imported| &imported.service)
         .filter(|service| service.port(port).is_some())
         .map(|service| (service.key.host.clone(), service))
         .collect();
-    let rules = mesh.virtual_services(&scope.namespace, &Attachment::Mesh);
+    let rules = imports::virtual_services(mesh, scope);
     let answers = assign(mesh, &services, &rules);
     let place = Place { mesh, scope, attachment: &Attachment::Mesh, port, one_port: !with_port };
     let mut builder = Builder::new(mesh, scope, port, with_port, &services);
@@ -256,7 +259,7 @@ fn other_spellings(host: &str, namespace: &str) -> Vec<String> {
 /// Hosts that the mesh does not know (reference: semantics 53).
 #[allow(deprecated)] // The limit of gRPC's own timeout, named as Istio names it.
 fn unknown_hosts(mesh: &Mesh, scope: &Scope) -> VirtualHost {
-    let registry_only = mesh.config().outbound_traffic_policy.mode == OutboundTrafficPolicyMode::RegistryOnly;
+    let registry_only = imports::outbound_policy(mesh, scope) == OutboundTrafficPolicyMode::RegistryOnly;
     if registry_only || !scope.knows_original_destination() {
         return blocked_hosts();
     }
