@@ -5,6 +5,8 @@ mod completion;
 mod control;
 mod demo;
 mod explain;
+mod init;
+mod kube_inject;
 mod mesh;
 mod proxy;
 mod proxy_config;
@@ -68,6 +70,10 @@ enum Command {
     Control(control::Control),
     /// Run a proxy from an Envoy bootstrap
     Proxy(Box<proxy::Proxy>),
+    /// Catch this pod's or machine's traffic: the kernel's rules that send connections to the sidecar
+    Init(Box<init::Init>),
+    /// Write the sidecar into manifests, as the webhook would do it in a cluster
+    KubeInject(kube_inject::KubeInject),
     /// Run one service of the Bookinfo application
     Bookinfo(bookinfo::Bookinfo),
     /// Print a completion script for your shell
@@ -96,6 +102,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ProxyConfig(command) => command.run(),
         Command::Control(command) => command.run(),
         Command::Proxy(command) => command.run(),
+        Command::Init(command) => command.run(),
+        Command::KubeInject(command) => command.run(),
         Command::Bookinfo(command) => command.run(),
         Command::Completion(command) => Ok(command.run()),
         Command::Version(command) => Ok(command.run()),
