@@ -185,18 +185,20 @@ async fn a_missing_service_is_told_and_spoils_nothing_else() {
 async fn reviews_are_tried_twice() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let reviews = address(silent.local_addr().unwrap());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let accepted = tokio::spawn(async move {
-        let first = silent.accept().await.unwrap();
-        let second = silent.accept().await.unwrap();
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        drop((first, second));
+        while let Ok(connection) = silent.accept().await {
+            tell.send(connection).unwrap();
+        }
     });
     let page = start(Config { reviews, ..Config::new(Service::Productpage, "v1") }).await;
     let before = Instant::now();
     let (head, _) = get(&page, "/api/v1/products/0/reviews").await;
     let took = before.elapsed();
     assert!(head.starts_with("HTTP/1.1 500"), "{head}");
-    assert!((5.9..7.0).contains(&took.as_secs_f64()), "took {took:?}");
-    assert!(!accepted.is_finished(), "both tries arrived");
+    // How much longer it took says only how busy the machine is.
+    assert!(took >= Duration::from_millis(5_900), "took {took:?}");
+    let tries = std::iter::from_fn(|| told.try_recv().ok()).count();
+    assert_eq!(tries, 2, "tries that arrived");
     accepted.abort();
 }

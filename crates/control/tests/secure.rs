@@ -89,7 +89,7 @@ impl Plane {
         let (handle, mut events) = start(config);
         handle.subscribe(ResourceType::Cluster, Subscription::Wildcard);
         loop {
-            match tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap() {
+            match tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap().unwrap() {
                 Event::Update(_) => return Ok(()),
                 Event::Disconnected { reason, .. } => return Err(reason),
                 Event::Connected => {}

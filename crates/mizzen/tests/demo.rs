@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 const MIZZEN: &str = env!("CARGO_BIN_EXE_mizzen");
-/// Ready is promised within 3 s of an idle machine; tests run beside others.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// A change is promised within a second on an idle machine.
-const CHANGE_LIMIT: Duration = Duration::from_secs(3);
+/// What has not come about by then does not come about. What is promised (a start within 3 s, a change within one) is
+/// promised of an idle machine; tests run beside others, on whatever machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A mesh that runs; what a failed test leaves is killed.
 struct Mesh {
@@ -57,9 +56,9 @@ impl Mesh {
             }
         });
         let mut mesh = Self { child, stderr, folder, port, json: String::new() };
-        match json.recv_timeout(START_LIMIT) {
+        match json.recv_timeout(PATIENCE) {
             Ok(json) => mesh.json = json,
-            Err(_) => panic!("not ready within {START_LIMIT:?}: {:?}", mesh.said()),
+            Err(_) => panic!("not ready within {PATIENCE:?}: {:?}", mesh.said()),
         }
         mesh
     }
@@ -145,7 +144,7 @@ fn free_port() -> u16 {
 
 fn get(port: u16, host: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -156,10 +155,10 @@ fn get(port: u16, host: &str, path: &str) -> std::io::Result<(u16, String)> {
 
 /// Waits until `done`; says after how long, or fails.
 #[track_caller]
-fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Duration {
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         thread::sleep(Duration::from_millis(10));
     }
     begun.elapsed()
@@ -192,7 +191,7 @@ fn the_demo_from_start_to_end() {
 
     // A file that is saved changes the traffic.
     std::fs::write(mesh.config("reviews.yaml"), EVERYBODY_V3).expect("written");
-    let took = wait_for("the change", CHANGE_LIMIT, || (0..6).all(|_| mesh.page().1.contains("reviews-v3")));
+    let took = wait_for("the change", || (0..6).all(|_| mesh.page().1.contains("reviews-v3")));
     println!("the change was in force after {took:?}");
 
     // The mesh can be asked.
@@ -212,11 +211,11 @@ fn the_demo_from_start_to_end() {
     let details = mesh.processes().into_iter().find(|(_, line)| line.contains("bookinfo details")).expect("it runs").0;
     kill_process(Pid::from_raw(details).expect("a process id"), Signal::KILL).expect("killed");
     let mut said = Vec::new();
-    wait_for("the death is named", Duration::from_secs(5), || {
+    wait_for("the death is named", || {
         said.extend(mesh.said());
         said.iter().any(|line| line.contains("details-v1-0: the application") && line.contains("started again"))
     });
-    wait_for("it is started again", Duration::from_secs(10), || mesh.page().1.contains("ISBN-10"));
+    wait_for("it is started again", || mesh.page().1.contains("ISBN-10"));
 
     // A Deployment that is added is started; one that is removed is ended.
     let second = std::fs::read_to_string(mesh.config("bookinfo.yaml")).expect("there");
@@ -224,9 +223,9 @@ fn the_demo_from_start_to_end() {
     std::fs::write(mesh.config("second.yaml"), second.replace("name: details-v1", "name: details-second"))
         .expect("written");
     let runs = |mesh: &Mesh| mesh.processes().iter().any(|(_, line)| line.contains("/details-second-0/"));
-    wait_for("the new Deployment runs", Duration::from_secs(10), || runs(&mesh));
+    wait_for("the new Deployment runs", || runs(&mesh));
     std::fs::remove_file(mesh.config("second.yaml")).expect("removed");
-    wait_for("the removed Deployment is gone", Duration::from_secs(15), || !runs(&mesh));
+    wait_for("the removed Deployment is gone", || !runs(&mesh));
     assert_eq!(mesh.page().0, 200);
 
     // One Ctrl-C ends everything.
@@ -248,7 +247,7 @@ fn stock_envoys_in_the_place_of_our_proxies() {
     assert!(status == 200 && page.contains("ISBN-10") && page.contains("reviews-v"), "{page}");
     assert_eq!(get(mesh.port, "other.test", "/productpage").expect("answered").0, 404);
     std::fs::write(mesh.config("reviews.yaml"), EVERYBODY_V3).expect("written");
-    wait_for("the change", CHANGE_LIMIT, || (0..6).all(|_| mesh.page().1.contains("reviews-v3")));
+    wait_for("the change", || (0..6).all(|_| mesh.page().1.contains("reviews-v3")));
     let status = mesh.ask(&["proxy-status"]);
     assert!(status.status.success(), "nothing is refused: {status:?}");
     kill_process(mesh.pid(), Signal::TERM).expect("it runs");
@@ -285,10 +284,8 @@ fn nothing_survives_a_supervisor_that_is_killed() {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         !status.is_empty() && !status.contains("State:\tZ")
     };
-    wait_for("all are gone", Duration::from_secs(10), || !before.iter().any(|(pid, _)| lives(*pid)));
-    wait_for("the state folder is gone", Duration::from_secs(10), || {
-        !mesh.folder.path().join("mizzen/killed").exists()
-    });
+    wait_for("all are gone", || !before.iter().any(|(pid, _)| lives(*pid)));
+    wait_for("the state folder is gone", || !mesh.folder.path().join("mizzen/killed").exists());
 }
 
 #[test]

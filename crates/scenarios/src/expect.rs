@@ -75,10 +75,8 @@ enum What {
     Retries(u32),
     /// `per-try-timeout 1s`
     PerTryTimeout(Duration),
-    /// `delay 7s`: injected before the request goes on.
-    Delay(Duration),
-    /// `took 0.9s 2s`: at least and at most.
-    Took(Duration, Duration),
+    /// `delay 7s`, `delay none`: injected before the request goes on.
+    Delay(Option<Duration>),
     /// `mirror reviews-v3`: a copy goes to this workload.
     Mirror(String),
     /// `balance ROUND_ROBIN`
@@ -126,6 +124,8 @@ pub struct Observed {
     pub per_try_timeout: Option<Option<Duration>>,
     pub delay: Option<Option<Duration>>,
     pub took: Option<Duration>,
+    /// How many delays the caller's proxy counted meanwhile.
+    pub delays_counted: Option<u64>,
     pub mirrors: Option<Vec<String>>,
     pub balance: Option<String>,
     pub mtls: Option<bool>,
@@ -167,10 +167,18 @@ impl Expect {
             | What::Retries(_)
             | What::PerTryTimeout(_)
             | What::Balance(_) => runner == Runner::Memory,
-            What::Took(..) | What::Tries(_) | What::SomeStatus(_) => runner != Runner::Memory,
+            What::Tries(_) | What::SomeStatus(_) => runner != Runner::Memory,
             _ => true,
         };
         can && (self.only.is_empty() || self.only.contains(&runner))
+    }
+
+    /// Whether the caller's proxy is to be asked what delays it injected.
+    pub(crate) fn is_about_delays(&self) -> Option<bool> {
+        match self.what {
+            What::Delay(wanted) => Some(wanted.is_some()),
+            _ => None,
+        }
     }
 
     /// Whether a copy of the request has to be waited for.
@@ -218,11 +226,8 @@ impl What {
             "timeout" => Self::Timeout(Some(duration(rest)?)),
             "retries" => Self::Retries(number()?),
             "per-try-timeout" => Self::PerTryTimeout(duration(rest)?),
-            "delay" => Self::Delay(duration(rest)?),
-            "took" => {
-                let (least, most) = rest.split_once(' ').ok_or("took needs two durations")?;
-                Self::Took(duration(least)?, duration(most)?)
-            }
+            "delay" if rest == "none" => Self::Delay(None),
+            "delay" => Self::Delay(Some(duration(rest)?)),
             "mirror" => Self::Mirror(rest.to_owned()),
             "balance" => Self::Balance(rest.to_owned()),
             "mtls" => Self::Mtls(match rest {
@@ -287,16 +292,8 @@ impl What {
             Self::Timeout(wanted) => differs(wanted, observed.timeout.as_ref()),
             Self::Retries(wanted) => differs(wanted, observed.retries.as_ref()),
             Self::PerTryTimeout(wanted) => differs(&Some(*wanted), observed.per_try_timeout.as_ref()),
-            Self::Delay(wanted) => match (observed.delay, observed.took) {
-                (Some(found), _) => differs(&Some(*wanted), Some(&found)),
-                (None, Some(took)) if took < *wanted || took > *wanted + Duration::from_secs(2) => {
-                    Some(format!("an answer after {took:?}"))
-                }
-                _ => None,
-            },
-            Self::Took(least, most) => {
-                let took = observed.took?;
-                (took < *least || took > *most).then(|| format!("{took:?}"))
+            Self::Delay(wanted) => {
+                differs(wanted, observed.delay.as_ref()).or_else(|| delay_on_the_wire(*wanted, observed))
             }
             Self::Mirror(wanted) => {
                 let mirrors = observed.mirrors.as_ref()?;
@@ -305,6 +302,19 @@ impl What {
             Self::Balance(wanted) => differs(wanted, observed.balance.as_ref()),
             Self::Mtls(wanted) => differs(wanted, observed.mtls.as_ref()),
             Self::Tries(wanted) => differs(wanted, observed.tries.as_ref()),
+        }
+    }
+}
+
+/// A proxy says whether it injected a delay. The clock alone cannot: a busy machine delays as well, and timers that count
+/// from the time at which an event loop woke (Envoy's do) end a moment early. So it judges only the order of magnitude.
+fn delay_on_the_wire(wanted: Option<Duration>, observed: &Observed) -> Option<String> {
+    let counted = observed.delays_counted?;
+    match wanted {
+        None => (counted > 0).then(|| format!("{counted} injected delays")),
+        Some(_) if counted == 0 => Some("no injected delay".to_owned()),
+        Some(wanted) => {
+            observed.took.filter(|took| *took < wanted / 2).map(|took| format!("a delay, but an answer after {took:?}"))
         }
     }
 }
@@ -404,6 +414,28 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_is_what_the_proxy_says_and_about_as_long() {
+        let wire = |counted, millis| Observed {
+            delays_counted: Some(counted),
+            took: Some(Duration::from_millis(millis)),
+            ..Observed::default()
+        };
+        // A little early, and late on a busy machine.
+        check("delay 0.6s", &wire(1, 599), true);
+        check("delay 0.6s", &wire(1, 60_000), true);
+        check("delay 0.6s", &wire(1, 20), false);
+        check("delay 0.6s", &wire(0, 60_000), false);
+        check("delay none", &wire(0, 60_000), true);
+        check("delay none", &wire(1, 20), false);
+        let planned = |delay| Observed { delay: Some(delay), ..Observed::default() };
+        check("delay 2s", &planned(Some(Duration::from_secs(2))), true);
+        check("delay 2s", &planned(Some(Duration::from_secs(3))), false);
+        check("delay 2s", &planned(None), false);
+        check("delay none", &planned(None), true);
+        check("delay none", &planned(Some(Duration::from_secs(3))), false);
+    }
+
+    #[test]
     fn headers_are_compared_whole_or_in_part() {
         let mut headers = HeaderMap::new();
         headers.append("a", "x".parse().unwrap());
@@ -420,7 +452,9 @@ mod tests {
     #[test]
     fn what_cannot_be_seen_is_not_judged_and_known_beforehand() {
         let blind = Observed::default();
-        for line in ["status 200", "from a", "cluster c", "timeout 3s", "seen path /", "mtls yes", "delay 2s"] {
+        for line in
+            ["status 200", "from a", "cluster c", "timeout 3s", "seen path /", "mtls yes", "delay 2s", "delay none"]
+        {
             check(line, &blind, true);
         }
         let expect = Expect::parse(1, "[wire envoy] status 200").unwrap();
@@ -431,7 +465,7 @@ mod tests {
     #[test]
     fn wrong_lines_are_refused() {
         for line in
-            ["", "status x", "share a", "share a 5", "header a", "timeout 3", "took 1s", "wat", "[moon] status 200"]
+            ["", "status x", "share a", "share a 5", "header a", "timeout 3", "delay long", "wat", "[moon] status 200"]
         {
             Expect::parse(1, line).unwrap_err();
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -35,14 +35,17 @@ use start::{free_net, start_control, start_workloads};
 pub use proxies::Kind;
 
 const MARKER_HOST: &str = "marker.mizzen.test";
-/// How long proxies may take to obey a change.
-const SETTLE: Duration = Duration::from_secs(10);
+/// After this, what has not come about will not: the machine may be slow, so it is long, and nothing is measured with it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A load of fewer calls proves nothing.
+const LOAD: u32 = 50;
 
 /// Calls that go on.
 struct Load {
     line: usize,
     stop: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<Result<u32, Wrong>>>,
+    made: Arc<AtomicU32>,
+    tasks: Vec<JoinHandle<Result<(), Wrong>>>,
 }
 
 /// A running mesh.
@@ -86,7 +89,7 @@ impl Live {
         let proxies = plan.start(&runtime)?;
         let mut live =
             Self { runtime, runner, net, folder, memory, proxies, generation: 0, calls: 0, files: BTreeMap::new() };
-        live.settle(Duration::from_secs(30)).map_err(|why| format!("{why}{}", live.proxies.logs()))?;
+        live.settle().map_err(|why| format!("{why}{}", live.proxies.logs()))?;
         Ok(live)
     }
 
@@ -148,7 +151,7 @@ impl Live {
         self.files.clone_from(files);
         self.generation += 1;
         self.write(&folder.join("zz-marker.yaml"), &marker(self.generation))?;
-        self.settle(SETTLE)
+        self.settle()
     }
 
     /// A reader sees the old file or the new one.
@@ -159,7 +162,7 @@ impl Live {
             .map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    fn settle(&mut self, limit: Duration) -> Result<(), String> {
+    fn settle(&mut self) -> Result<(), String> {
         let wanted = format!("generation {} ", self.generation);
         let begin = Instant::now();
         let callers = ["productpage", "gateway"];
@@ -172,9 +175,11 @@ impl Live {
                     if answer.as_ref().is_ok_and(|answer| answer.body.contains(&wanted)) {
                         break;
                     }
-                    if begin.elapsed() > limit {
+                    if begin.elapsed() > PATIENCE {
                         let last = answer.map(|answer| format!("{} {}", answer.status, answer.body));
-                        return Err(format!("the proxy of {caller} did not obey the files within {limit:?}: {last:?}"));
+                        return Err(format!(
+                            "the proxy of {caller} did not obey the files within {PATIENCE:?}: {last:?}"
+                        ));
                     }
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -200,50 +205,55 @@ impl Live {
 
     /// Calls without pause, on two connections, until the load is ended.
     fn start_load(&mut self, call: &Call) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let expects: Vec<_> = call.expects.iter().filter(|expect| expect.is_for(self.runner)).cloned().collect();
         let tasks = (0..2).map(|_| {
             self.calls += 1;
-            let (stop, expects, call) = (Arc::clone(&stop), expects.clone(), call.clone());
+            let (stop, made, expects, call) = (Arc::clone(&stop), Arc::clone(&made), expects.clone(), call.clone());
             let (net, memory, number) = (self.net, self.memory.clone(), self.calls);
             self.runtime.spawn(async move {
-                let mut made = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let observed = observe(net, &memory, number, &call).await.map_err(|found| Wrong {
                         line: call.line,
                         expected: "an answer".to_owned(),
                         found,
                     })?;
-                    made += 1;
+                    let number_made = made.fetch_add(1, Ordering::Relaxed) + 1;
                     for expect in &expects {
                         expect.check(&observed).map_err(|mut wrong| {
-                            wrong.found.push_str(&format!(" (call {made} of the load)"));
+                            wrong.found.push_str(&format!(" (call {number_made} of the load)"));
                             wrong
                         })?;
                     }
                 }
-                Ok(made)
+                Ok(())
             })
         });
         let tasks = tasks.collect();
-        Load { line: call.line, stop, tasks }
+        Load { line: call.line, stop, made, tasks }
     }
 
     fn end_load(&self, load: Load) -> Vec<Wrong> {
+        let begin = Instant::now();
+        while load.made.load(Ordering::Relaxed) < LOAD
+            && !load.tasks.iter().any(JoinHandle::is_finished)
+            && begin.elapsed() < PATIENCE
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         load.stop.store(true, Ordering::Relaxed);
-        let mut made = 0;
         let mut wrong = Vec::new();
         for task in load.tasks {
             match self.runtime.block_on(task) {
-                Ok(Ok(calls)) => made += calls,
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => wrong.push(error),
                 Err(error) => {
                     wrong.push(Wrong { line: load.line, expected: "a load".to_owned(), found: error.to_string() })
                 }
             }
         }
-        // A load of a handful of calls proves nothing.
-        if wrong.is_empty() && made < 50 {
+        let made = load.made.load(Ordering::Relaxed);
+        if wrong.is_empty() && made < LOAD {
             wrong.push(Wrong { line: load.line, expected: "a load".to_owned(), found: format!("{made} calls") });
         }
         wrong
@@ -257,7 +267,7 @@ impl Live {
             if all.iter().any(|refusal| refusal.contains(text)) {
                 return None;
             }
-            if begin.elapsed() > Duration::from_secs(3) {
+            if begin.elapsed() > PATIENCE {
                 return Some(Wrong { line, expected: format!("refused {text}"), found: format!("{all:?}") });
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -275,7 +285,7 @@ impl Live {
                 }
                 Err(found) => vec![Wrong { line: 0, expected: "findings of the control plane".to_owned(), found }],
             };
-            if wrong.is_empty() || begin.elapsed() > Duration::from_secs(2) {
+            if wrong.is_empty() || begin.elapsed() > PATIENCE {
                 return wrong;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -327,7 +337,11 @@ async fn observe(net: u8, memory: &Memory, number: u64, call: &Call) -> Result<O
     let mut client = client_for(net, call)?;
     let mut observed = Observed::default();
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    let mut first_status = None;
+    let mut statuses = Vec::new();
+    let delays_before = match call.expects.iter().find_map(crate::Expect::is_about_delays) {
+        Some(injected) => Some((injected, delays(net, call).await?)),
+        None => None,
+    };
     for round in 0..call.times {
         let id = format!("{net}-{number}-{round}");
         let answer = client.call(call, &[(CALL_HEADER, &id)]).await?;
@@ -335,11 +349,7 @@ async fn observe(net: u8, memory: &Memory, number: u64, call: &Call) -> Result<O
         if let Some(name) = &workload {
             *counts.entry(name.clone()).or_default() += 1;
         }
-        // The first answer that differs from the first one is told, so that "all are 200" cannot hold by chance.
-        let first = *first_status.get_or_insert(answer.status);
-        if round == 0 || answer.status != first && observed.status == Some(first) {
-            observed.status = Some(answer.status);
-        }
+        statuses.push(answer.status);
         observed.took = observed.took.max(Some(answer.took));
         if round > 0 {
             memory.take(&id);
@@ -360,6 +370,12 @@ async fn observe(net: u8, memory: &Memory, number: u64, call: &Call) -> Result<O
         }
         observed.body = Some(answer.body);
         observed.headers = Some(answer.headers);
+    }
+    // The first answer that differs from the first one is told, so that "all are 200" cannot hold by chance.
+    observed.status = statuses.iter().find(|status| Some(*status) != statuses.first()).or(statuses.first()).copied();
+    observed.statuses = Some(statuses);
+    if let Some((injected, before)) = delays_before {
+        observed.delays_counted = Some(delays_since(net, call, before, injected).await?);
     }
     let calls = f64::from(call.times);
     observed.same_workload = Some(counts.len() == 1);
@@ -383,9 +399,32 @@ async fn at_once(net: u8, number: u64, call: &Call) -> Result<Observed, String> 
     Ok(Observed { statuses: Some(statuses), ..Observed::default() })
 }
 
+/// How many delays were injected since there were `before`. A proxy may count after it has answered, so one that is
+/// expected is waited for.
+async fn delays_since(net: u8, call: &Call, before: u64, expected: bool) -> Result<u64, String> {
+    let begin = Instant::now();
+    loop {
+        let since = delays(net, call).await?.saturating_sub(before);
+        if since > 0 || !expected || begin.elapsed() > PATIENCE {
+            return Ok(since);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many delays the caller's proxy has injected so far, as it says itself.
+async fn delays(net: u8, call: &Call) -> Result<u64, String> {
+    let address = SocketAddr::new(client_for(net, call)?.address().ip(), proxies::ADMIN_PORT);
+    let page = Client::new(address, false).call(&get(&format!("http://{address}/stats"), ""), &[]).await?;
+    let of_line = |line: &str| {
+        line.split_once(".fault.delays_injected: ").and_then(|(_, count)| count.trim().parse::<u64>().ok())
+    };
+    Ok(page.body.lines().filter_map(of_line).sum::<u64>())
+}
+
 async fn wait_for_copy(memory: &Memory, id: &str, answered: Option<&str>) {
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(1) && memory.workloads(id).iter().all(|name| Some(*name) == answered) {
+    while begin.elapsed() < PATIENCE && memory.workloads(id).iter().all(|name| Some(*name) == answered) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

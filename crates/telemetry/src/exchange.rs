@@ -213,6 +213,8 @@ fn record_http(exchange: &Exchange<'_>, sinks: &Sinks<'_>) {
                 "NC" => http.inc(HttpStat::NoCluster),
                 "DC" => http.inc(HttpStat::RqRxReset),
                 "SI" => http.inc(HttpStat::RqIdleTimeout),
+                "DI" => http.inc(HttpStat::DelaysInjected),
+                "FI" => http.inc(HttpStat::AbortsInjected),
                 _ => {}
             }
         }

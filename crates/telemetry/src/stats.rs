@@ -58,6 +58,8 @@ stat_names! {
         RqRedirect = "rq_redirect" Counter,
         NoRoute = "no_route" Counter,
         NoCluster = "no_cluster" Counter,
+        DelaysInjected = "fault.delays_injected" Counter,
+        AbortsInjected = "fault.aborts_injected" Counter,
     }
 }
 

@@ -109,7 +109,7 @@ async fn a_server_that_waits_for_the_first_request() {
         let mut updates = 0;
         // The server ends the stream after the answer; the client comes back by itself.
         while updates < 2 {
-            let event = tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap();
+            let event = tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap().unwrap();
             if let Event::Update(update) = event {
                 assert_eq!((update.resources[0].name.as_str(), &update.resources[0].body[..]), ("a", BODY));
                 handle.accept(update.id);

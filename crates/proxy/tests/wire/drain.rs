@@ -9,7 +9,7 @@ use crate::support::*;
 
 #[test]
 fn a_changed_listener_keeps_its_socket_and_old_connections_are_told_to_go() {
-    let mut proxy = Proxy::start_with(World::to(echo()).snapshot(), Limits::default(), Duration::from_secs(2));
+    let mut proxy = Proxy::start_with(World::to(echo()).snapshot(), Limits::default(), 2 * PATIENCE);
     let address = proxy.address();
     let mut old = proxy.client();
     assert_eq!(old.get("/").header("server"), Some("envoy"));
@@ -61,12 +61,13 @@ fn on_the_end_requests_are_finished_first() {
         client.send("ow");
         request(client);
     });
-    let proxy = Proxy::start_with(World::to(upstream).snapshot(), Limits::default(), Duration::from_secs(4));
+    let proxy = Proxy::start_with(World::to(upstream).snapshot(), Limits::default(), 2 * PATIENCE);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").head();
     let began = Instant::now();
     proxy.drain();
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // It did not wait for its limit.
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert_eq!(client.exactly(4), b"slow");
     assert!(client.is_closed());
 }
@@ -75,14 +76,14 @@ fn on_the_end_requests_are_finished_first() {
 fn the_end_does_not_wait_for_ever() {
     let upstream = upstream(|client, _| {
         request(client);
+        client.stream.set_read_timeout(None).unwrap();
         request(client);
     });
     let proxy = Proxy::start_with(World::to(upstream).snapshot(), Limits::default(), Duration::from_millis(200));
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n");
-    let began = Instant::now();
+    // The upstream never answers: without a limit this would not return.
     proxy.drain();
-    assert!(began.elapsed() < Duration::from_secs(1));
     assert!(client.is_closed());
 }
 

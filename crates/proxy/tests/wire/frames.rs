@@ -187,7 +187,7 @@ fn hostile(bytes: Vec<u8>) -> World {
     });
     let mut world = World::to(upstream);
     world.policy(|policy| policy.http.version = UpstreamVersion::Http2);
-    world.forward(|forward| forward.timeout = Some(std::time::Duration::from_millis(500)));
+    world.forward(|forward| forward.timeout = Some(std::time::Duration::from_secs(2)));
     world
 }
 

@@ -76,7 +76,7 @@ fn heads_have_limits() {
 #[test]
 fn a_head_that_trickles_in_has_a_time_limit() {
     let mut world = World::to(echo());
-    world.handler.request_headers_timeout = Some(Duration::from_millis(100));
+    world.handler.request_headers_timeout = Some(Duration::from_secs(1));
     let proxy = Proxy::start(world.snapshot());
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nho");

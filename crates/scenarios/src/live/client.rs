@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 
 use crate::scenario::Call;
 
-/// No call takes longer.
-const LIMIT: Duration = Duration::from_secs(10);
+/// A call that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(50);
 /// A listener that was just configured may need a moment until it is open.
-const OPENING: Duration = Duration::from_secs(3);
+const OPENING: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -38,6 +38,10 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(address: SocketAddr, through_proxy: bool) -> Self {
         Self { address, through_proxy, connection: None }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Makes a call; `headers` come on top of those of the call.

@@ -17,6 +17,9 @@ use tokio::runtime::Runtime;
 use crate::memory::HTTP_PROXY_PORT;
 use crate::world::{self, GATEWAY, GATEWAY_LABELS, WORKLOADS};
 
+/// Where each proxy's admin port is, at its own address.
+pub(super) const ADMIN_PORT: u16 = 15000;
+
 /// Whose proxies they are.
 #[derive(Debug, Clone)]
 pub enum Kind {
@@ -229,7 +232,7 @@ impl Proxies<'_> {
                 "cluster": place.name,
                 "metadata": metadata,
             },
-            "admin": {"address": {"socket_address": {"address": place.address.to_string(), "port_value": 15000}}},
+            "admin": {"address": {"socket_address": {"address": place.address.to_string(), "port_value": ADMIN_PORT}}},
             "dynamic_resources": {
                 "ads_config": {
                     "api_type": "DELTA_GRPC",
