@@ -7,7 +7,6 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use mizzen_snapshot::matcher::{StringMatch, StringMatchKind};
 use mizzen_snapshot::tls::{CertificateSource, ClientTls, Roots, SanKind, SanMatch, TlsVersions, Validation};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
@@ -69,8 +68,7 @@ impl ControlPlane {
             .connect_with_connector(tower::service_fn(move |_| {
                 let (connector, name, address) = (connector.clone(), name.clone(), Arc::clone(&address));
                 async move {
-                    let tcp = TcpStream::connect(&*address).await?;
-                    tcp.set_nodelay(true)?;
+                    let tcp = mizzen_net::dial::connect(&address, CONNECT_TIMEOUT).await?;
                     connector.connect(name, tcp).await.map(TokioIo::new)
                 }
             }))

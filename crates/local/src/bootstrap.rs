@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use mizzen_identity::connect::CONTROL_PLANE_NAME;
 use serde_json::{Map, Value, json};
 
 use crate::ProxyKind;
@@ -16,15 +17,19 @@ use crate::network::HTTP_PROXY_PORT;
 pub struct MeshFacts<'a> {
     pub kind: ProxyKind,
     pub capture: Capture,
+    /// The control plane's secure port.
     pub xds: SocketAddr,
+    /// File with the roots that it is recognised by.
+    pub roots: &'a Path,
     pub mesh_id: &'a str,
     pub version: &'a str,
 }
 
 /// The bootstrap of one instance's proxy. `sds` is the socket on which a stock Envoy gets its certificate.
 pub fn bootstrap(facts: &MeshFacts<'_>, instance: &Instance, sds: Option<&Path>) -> Value {
-    let xds_endpoint = json!({"socket_address": socket(facts.xds)});
-    let mut clusters = vec![grpc_cluster("xds-grpc", &xds_endpoint)];
+    let mut xds = grpc_cluster("xds-grpc", &json!({"socket_address": socket(facts.xds)}));
+    xds["transport_socket"] = mutual_tls(facts.roots, sds.is_some());
+    let mut clusters = vec![xds];
     if let Some(path) = sds {
         clusters.push(grpc_cluster("sds-grpc", &json!({"pipe": {"path": path.display().to_string()}})));
     }
@@ -87,6 +92,40 @@ pub fn metadata(facts: &MeshFacts<'_>, instance: &Instance) -> Value {
         }
     }
     metadata
+}
+
+/// TLS to the control plane: it has to be the one that the roots vouch for, and is shown the workload's certificate. A stock
+/// Envoy gets that by SDS; our proxy has it.
+fn mutual_tls(roots: &Path, sds: bool) -> Value {
+    let source = if sds {
+        json!({
+            "resource_api_version": "V3",
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
+            },
+        })
+    } else {
+        json!({"ads": {}})
+    };
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": CONTROL_PLANE_NAME,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": source}],
+                "validation_context": {
+                    "trusted_ca": {"filename": roots.display().to_string()},
+                    "match_typed_subject_alt_names":
+                        [{"san_type": "DNS", "matcher": {"exact": CONTROL_PLANE_NAME}}],
+                },
+            },
+        },
+    })
 }
 
 fn socket(address: SocketAddr) -> Value {
@@ -163,7 +202,7 @@ fn http_listener(name: &str, address: SocketAddr, filter: Option<Value>, route: 
 
 /// For tests and for people: `bootstrap.yaml` begins with this.
 pub fn yaml(bootstrap: &Value) -> String {
-    format!("# Runs `mizzen proxy -c` and `envoy -c` alike. Written by mizzen.\n{}", crate::yaml(bootstrap))
+    format!("# An Envoy bootstrap, written by mizzen.\n{}", crate::yaml(bootstrap))
 }
 
 /// Where servers of a gateway listen when nothing else is said.

@@ -164,6 +164,79 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     begun.elapsed()
 }
 
+/// What the proxies of both ends say of the calls from productpage to details.
+fn both_sides_count_a_call_alike(mesh: &Mesh) {
+    let json: serde_json::Value = serde_json::from_str(&mesh.json).expect("JSON");
+    let workloads = json["workloads"].as_array().expect("a list");
+    for (workload, reporter) in [("productpage-v1", "source"), ("details-v1", "destination")] {
+        let it = workloads.iter().find(|it| it["workload"] == workload).expect("it is listed");
+        let address: std::net::SocketAddr = it["stats"].as_str().expect("text").parse().expect("an address");
+        let counted = |metrics: &str| {
+            let lines = metrics.lines().filter(|line| line.starts_with("istio_requests_total{"));
+            let mut lines = lines.filter(|line| line.contains("destination_service_name=\"details\""));
+            lines.find(|line| line.contains(&format!("reporter=\"{reporter}\""))).map(str::to_owned)
+        };
+        let mut line = String::new();
+        // A call is counted when all of it is over, which may be a moment after its answer.
+        wait_for("the call is counted", || {
+            line = scrape(address).and_then(|metrics| counted(&metrics)).unwrap_or_default();
+            !line.is_empty()
+        });
+        for label in [
+            "source_workload=\"productpage-v1\"",
+            "source_workload_namespace=\"default\"",
+            "source_principal=\"spiffe://cluster.local/ns/default/sa/bookinfo-productpage\"",
+            "source_app=\"productpage\"",
+            "source_version=\"v1\"",
+            "source_canonical_service=\"productpage\"",
+            "source_canonical_revision=\"v1\"",
+            "source_cluster=\"Kubernetes\"",
+            "destination_workload=\"details-v1\"",
+            "destination_workload_namespace=\"default\"",
+            "destination_principal=\"spiffe://cluster.local/ns/default/sa/bookinfo-details\"",
+            "destination_app=\"details\"",
+            "destination_version=\"v1\"",
+            "destination_canonical_service=\"details\"",
+            "destination_canonical_revision=\"v1\"",
+            "destination_cluster=\"Kubernetes\"",
+            "response_code=\"200\"",
+        ] {
+            assert!(line.contains(label), "{workload} does not say {label}: {line}");
+        }
+    }
+}
+
+/// What a proxy tells Prometheus; `None` when it does not answer.
+fn scrape(address: std::net::SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET /stats/prometheus HTTP/1.1\r\nHost: stats\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Every proxy is connected over TLS, as the workload that it stands for.
+fn every_proxy_proved_who_it_is(mesh: &Mesh) {
+    let json: serde_json::Value = serde_json::from_str(&mesh.json).expect("JSON");
+    let pages: std::net::SocketAddr = json["control"]["debug"].as_str().expect("text").parse().expect("an address");
+    let mut stream = TcpStream::connect(pages).expect("it listens");
+    write!(stream, "GET /debug/nodes HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let body = answer.split_once("\r\n\r\n").expect("a body").1;
+    let nodes: Vec<serde_json::Value> = serde_json::from_str(body).expect("JSON");
+    let members = json["workloads"].as_array().expect("a list").iter().chain([&json["gateway"]]);
+    let mut count = 0;
+    for member in members {
+        let node = nodes.iter().find(|node| node["id"] == member["node"]).expect("it is connected");
+        assert!(member["identity"].as_str().is_some_and(|identity| identity.starts_with("spiffe://")), "{member}");
+        assert_eq!(node["identity"], member["identity"]);
+        count += 1;
+    }
+    assert_eq!((count, nodes.len()), (7, 7));
+}
+
 const EVERYBODY_V3: &str = "apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: reviews}
@@ -188,6 +261,8 @@ fn the_demo_from_start_to_end() {
     assert!(page.contains("The Comedy of Errors") && page.contains("reviews-v"), "{page}");
     assert_eq!(get(mesh.port, "other.test", "/productpage").expect("answered").0, 404);
     assert_eq!(get(mesh.port, "istio.k3s.local", "/nothing").expect("answered").0, 404);
+    both_sides_count_a_call_alike(&mesh);
+    every_proxy_proved_who_it_is(&mesh);
 
     // A file that is saved changes the traffic.
     std::fs::write(mesh.config("reviews.yaml"), EVERYBODY_V3).expect("written");
@@ -245,6 +320,7 @@ fn stock_envoys_in_the_place_of_our_proxies() {
     let mut mesh = Mesh::start(&["--name", "envoys", "--proxy", "envoy", "--envoy-path", &envoy.display().to_string()]);
     let (status, page) = mesh.page();
     assert!(status == 200 && page.contains("ISBN-10") && page.contains("reviews-v"), "{page}");
+    every_proxy_proved_who_it_is(&mesh);
     assert_eq!(get(mesh.port, "other.test", "/productpage").expect("answered").0, 404);
     std::fs::write(mesh.config("reviews.yaml"), EVERYBODY_V3).expect("written");
     wait_for("the change", || (0..6).all(|_| mesh.page().1.contains("reviews-v3")));

@@ -3,6 +3,7 @@
 //! Connections belong to one thread (`Rc`, no locks). Nothing here decides where traffic goes.
 
 pub mod body;
+pub mod dial;
 pub mod http1;
 pub mod http2;
 pub mod listen;

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod config;
 pub mod configure;
 pub mod connection;
+mod control_plane;
 pub mod drain;
 pub mod facts;
 pub mod health;

@@ -3,28 +3,25 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mizzen_compile::bootstrap::{AdsSource, BootstrapError};
+use mizzen_compile::bootstrap::BootstrapError;
 use mizzen_compile::{Bootstrap, bootstrap};
 use mizzen_identity::Secrets;
 use mizzen_identity::client::{self as identity, WorkloadIdentity, start_into};
 use mizzen_identity::connect::{ControlPlane, RootSource};
-use mizzen_identity::tls::client_config;
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::google::protobuf::{Struct, Value, value::Kind};
-use mizzen_snapshot::cluster::EndpointAddress;
 use mizzen_types::ListenerName;
-use mizzen_xds::Mode;
-use mizzen_xds::client::{self as xds, Authority};
+use mizzen_xds::client as xds;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, About, Admin, Held, LogLevel, Order};
 use crate::config::{IdentityOptions, ProxyConfig};
 use crate::configure::Configurator;
+use crate::control_plane;
 use crate::health::{self, Health};
 use crate::peer::Own;
 use crate::publish::Publisher;
@@ -213,59 +210,12 @@ async fn configure(
 ) {
     match &boot.ads {
         Some(ads) => {
-            let (handle, events) = xds::start(ads_client(ads, boot, config, secrets));
+            let token = config.identity.as_ref().map(|identity| identity.token.clone());
+            let (handle, events) = xds::start(control_plane::client(ads, boot, token, secrets));
             configurator.run(handle, events, ordered, boot).await;
         }
         None => configurator.run_static(ordered).await,
     }
-}
-
-/// The client of the control plane, as the bootstrap describes it.
-fn ads_client(ads: &AdsSource, boot: &Bootstrap, config: &ProxyConfig, secrets: &Secrets) -> xds::Config {
-    let mut node = boot.node.clone();
-    if node.user_agent_name.is_empty() {
-        node.user_agent_name = "mizzen".to_owned();
-    }
-    let tls = ads.tls.as_ref().map(|tls| Arc::new(client_config(tls, secrets)));
-    let addresses = ads.addresses.clone();
-    let attempts = AtomicUsize::new(0);
-    let authority = move || {
-        // Each attempt goes to the next address, beginning with the first.
-        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
-        let Some(address) = addresses.get(attempt % addresses.len().max(1)).cloned() else {
-            return Authority::Plaintext(String::new());
-        };
-        let text = match address {
-            EndpointAddress::Socket(address) => address.to_string(),
-            EndpointAddress::Name { host, port } => format!("{host}:{port}"),
-            EndpointAddress::Pipe(path) => return Authority::Unix(path),
-        };
-        match &tls {
-            None => Authority::Plaintext(text),
-            Some(configs) => match configs.current(None) {
-                Ok((config, server_name)) => Authority::Tls { address: text, server_name, config },
-                Err(error) => {
-                    tracing::warn!(%error, "no TLS to the control plane yet");
-                    // An address that nothing listens on: the attempt fails, and the next one asks again.
-                    Authority::Unix("/nonexistent/tls-not-ready".into())
-                }
-            },
-        }
-    };
-    let token = config.identity.as_ref().map(|identity| identity.token.clone()).filter(|_| ads.tls.is_some());
-    let fixed = ads.initial_metadata.clone();
-    let metadata = move || {
-        let mut all = fixed.clone();
-        if let Some(text) = token.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
-            all.push(("authorization".to_owned(), format!("Bearer {}", text.trim())));
-        }
-        all
-    };
-    let mut client = xds::Config::new(Authority::Plaintext(String::new()), node);
-    client.authority = Arc::new(authority);
-    client.metadata = Arc::new(metadata);
-    client.mode = if ads.delta { Mode::Delta } else { Mode::Sotw };
-    client
 }
 
 fn start_identity(options: &IdentityOptions, config: &ProxyConfig, secrets: &Secrets) -> WorkloadIdentity {

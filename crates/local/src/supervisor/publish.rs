@@ -103,7 +103,7 @@ impl Supervisor {
             pod: instance.pod.clone(),
             namespace: instance.namespace.clone(),
             node: instance.node_id(),
-            metadata: bootstrap::metadata(&self.facts(), instance),
+            metadata: bootstrap::metadata(&self.facts(&self.state.root_certificate()), instance),
             address: instance.shown_address(),
             admin: instance.admin(),
             health: instance.health(),

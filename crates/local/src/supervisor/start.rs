@@ -137,16 +137,18 @@ impl Supervisor {
     fn prepare(&self, instance: &Instance) -> std::io::Result<()> {
         let folder = self.state.instance(&instance.folder())?;
         let sds = (self.settings.proxy == ProxyKind::Envoy).then(|| folder.join("sds.sock"));
-        let bootstrap = bootstrap::bootstrap(&self.facts(), instance, sds.as_deref());
+        let roots = self.state.root_certificate();
+        let bootstrap = bootstrap::bootstrap(&self.facts(&roots), instance, sds.as_deref());
         write_private(&folder.join("bootstrap.yaml"), bootstrap::yaml(&bootstrap))?;
         self.write_token(instance)
     }
 
-    pub(super) fn facts(&self) -> MeshFacts<'_> {
+    pub(super) fn facts<'a>(&'a self, roots: &'a Path) -> MeshFacts<'a> {
         MeshFacts {
             kind: self.settings.proxy,
             capture: self.settings.capture,
-            xds: self.control_address(XDS_PORT),
+            xds: self.control_address(SECURE_XDS_PORT),
+            roots,
             mesh_id: &self.settings.name,
             version: self.settings.version,
         }

@@ -23,6 +23,11 @@ impl Backoff {
         step.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
+    /// Failures since the last success.
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// A response came: the next failure starts from the beginning.
     pub const fn succeeded(&mut self) {
         self.failures = 0;

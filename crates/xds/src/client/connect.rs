@@ -12,7 +12,7 @@ use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use prost::Message;
 use rustls_pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -35,6 +35,8 @@ pub enum Authority {
     Tls { address: String, server_name: ServerName<'static>, config: Arc<rustls::ClientConfig> },
     /// A Unix socket, unencrypted.
     Unix(PathBuf),
+    /// There is no way to it at the moment, for this reason: the attempt fails, and the next one asks again.
+    Unavailable(String),
 }
 
 impl fmt::Debug for Authority {
@@ -49,13 +51,15 @@ impl fmt::Display for Authority {
             Self::Plaintext(address) => write!(f, "{address}"),
             Self::Tls { address, .. } => write!(f, "{address} (TLS)"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unavailable(_) => f.write_str("the control plane"),
         }
     }
 }
 
-/// Asked at each connect, so that renewed tokens and certificates are used.
-pub type AuthoritySource = Arc<dyn Fn() -> Authority + Send + Sync>;
-/// Request metadata (`authorization`, `Bearer …`), asked at each connect.
+/// Asked at each connect, so that renewed tokens and certificates are used. The number is that of the failures since the
+/// last response.
+pub type AuthoritySource = Arc<dyn Fn(u32) -> Authority + Send + Sync>;
+/// Request metadata (`authorization`, `Bearer …`), asked at each connect after the authority.
 pub type MetadataSource = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
 
 /// What a client is made of.
@@ -78,7 +82,7 @@ impl Config {
     /// Delta, no extra metadata, default times and limits.
     pub fn new(authority: Authority, node: Node) -> Self {
         Self {
-            authority: Arc::new(move || authority.clone()),
+            authority: Arc::new(move |_| authority.clone()),
             node,
             mode: Mode::Delta,
             metadata: Arc::new(Vec::new),
@@ -203,7 +207,7 @@ async fn one_stream(
     commands: &mut mpsc::UnboundedReceiver<Command>,
     events: &mpsc::Sender<Event>,
 ) -> Result<String, Abandoned> {
-    let authority = (config.authority)();
+    let authority = (config.authority)(backoff.failures());
     let connecting = connect(config, &authority);
     tokio::pin!(connecting);
     let channel = loop {
@@ -357,6 +361,7 @@ async fn connect(config: &Config, authority: &Authority) -> Result<Channel, Stri
     let uri = match authority {
         Authority::Plaintext(address) | Authority::Tls { address, .. } => format!("http://{address}"),
         Authority::Unix(_) => "http://localhost".to_owned(),
+        Authority::Unavailable(reason) => return Err(reason.clone()),
     };
     let endpoint = Endpoint::from_shared(uri)
         .map_err(|error| error.to_string())?
@@ -368,8 +373,8 @@ async fn connect(config: &Config, authority: &Authority) -> Result<Channel, Stri
         // Configuration comes in bursts of megabytes.
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20);
-    let authority = authority.clone();
-    let connector = tower::service_fn(move |_: Uri| dial(authority.clone()));
+    let (authority, budget) = (authority.clone(), config.connect_timeout);
+    let connector = tower::service_fn(move |_: Uri| dial(authority.clone(), budget));
     let connecting = endpoint.connect_with_connector(connector);
     match tokio::time::timeout(config.connect_timeout, connecting).await {
         Ok(Ok(channel)) => Ok(channel),
@@ -390,19 +395,15 @@ fn deepest(error: &dyn std::error::Error) -> String {
 trait Transport: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Transport for T {}
 
-async fn dial(authority: Authority) -> io::Result<TokioIo<Box<dyn Transport>>> {
+async fn dial(authority: Authority, budget: Duration) -> io::Result<TokioIo<Box<dyn Transport>>> {
     let stream: Box<dyn Transport> = match authority {
-        Authority::Plaintext(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Box::new(stream)
-        }
+        Authority::Plaintext(address) => Box::new(mizzen_net::dial::connect(&address, budget).await?),
         Authority::Tls { address, server_name, config } => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let stream = mizzen_net::dial::connect(&address, budget).await?;
             Box::new(TlsConnector::from(config).connect(server_name, stream).await?)
         }
         Authority::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        Authority::Unavailable(reason) => return Err(io::Error::other(reason)),
     };
     Ok(TokioIo::new(stream))
 }
