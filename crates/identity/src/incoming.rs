@@ -43,6 +43,19 @@ pub fn control_plane_tls(secrets: &Secrets) -> ServerConfigs {
     server_config(&tls, secrets)
 }
 
+/// TLS for the webhooks: the same certificate, but callers are not asked for one. The API server may have one of an
+/// authority that is not the mesh's, and would be turned away for it.
+pub fn webhook_tls(secrets: &Secrets) -> ServerConfigs {
+    let tls = ServerTls {
+        certificates: vec![CertificateSource::Secret(IDENTITY.into())],
+        client: ClientAuth::None,
+        alpn: vec!["http/1.1".to_owned()],
+        versions: TlsVersions::default(),
+        cipher_suites: Vec::new(),
+    };
+    server_config(&tls, secrets)
+}
+
 /// Accepts connections and does their handshakes side by side, so that a slow client holds up nobody. An accept error
 /// (no file descriptor left, for instance) is logged and waited out; it never ends the loop. Ends when the stream is
 /// dropped.
