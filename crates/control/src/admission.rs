@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mizzen_identity::Authenticator;
 use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
@@ -19,6 +20,9 @@ use crate::engine::Shared;
 use crate::node::Node;
 use crate::session::{Common, ProxySession};
 use crate::status::StreamId;
+
+/// So long a caller waits for the configuration to be read for the first time.
+const FIRST_CONFIGURATION: Duration = Duration::from_secs(5);
 
 /// Admits streams of one port.
 #[derive(Debug)]
@@ -43,16 +47,19 @@ impl Sessions for Admission {
     type Caller = Admitted;
     type Session = ProxySession;
 
-    fn admit(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Admitted, Status> {
+    async fn admit(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Admitted, Status> {
         let refuse = |status: Status| {
             self.shared.metrics.stream_rejected();
             tracing::warn!(target: "mizzen::audit", reason = status.message(), "discovery stream refused");
             status
         };
         let identity = match &self.authenticator {
-            Some(authenticator) => Some(authenticator.authenticate(metadata, extensions).map_err(refuse)?.id),
+            Some(authenticator) => Some(authenticator.authenticate(metadata, extensions).await.map_err(refuse)?.id),
             None => None,
         };
+        if tokio::time::timeout(FIRST_CONFIGURATION, self.shared.readiness()).await.is_err() {
+            return Err(refuse(Status::unavailable("the configuration has not been read yet; try again")));
+        }
         let permit =
             self.streams.clone().try_acquire_owned().map_err(|_| {
                 refuse(Status::resource_exhausted("too many discovery streams are open; try again later"))
