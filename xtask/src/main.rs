@@ -3,6 +3,7 @@
 mod bench;
 mod crds;
 mod envoy;
+mod image;
 mod protos;
 mod steps;
 mod test;
@@ -15,6 +16,7 @@ cargo xtask test STEP…      only these steps: format, clippy, unit, demo, docs
 cargo xtask bench           our proxy beside Envoy (and nginx, HAProxy) in one run: CPU, latency, memory, ratios, a plot
 cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy
 cargo xtask crds            write charts/base/files/crds.yaml from the types in crates/api
+cargo xtask image           write container images without a container engine; `cargo xtask image --help` says more
 cargo xtask protos          write crates/proto/descriptors/envoy.bin anew, after envoy-types was raised
 ";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
             true
         }),
         "crds" => crds::run(),
+        "image" => image::run(rest),
         "protos" => protos::run(),
         "help" | "-h" | "--help" => {
             print!("{HELP}");

@@ -16,7 +16,7 @@ use crate::{logging, signals};
   mizzen bookinfo details --port 9080
   http_proxy=http://127.0.0.1:15002 mizzen bookinfo reviews --service-version v3 --port 9081")]
 pub(crate) struct Bookinfo {
-    #[arg(value_parser = ["productpage", "details", "reviews", "ratings"])]
+    #[arg(value_parser = ["productpage", "details", "reviews", "ratings"], env = "BOOKINFO_SERVICE")]
     service: String,
     /// What the image says; the variable SERVICE_VERSION wins
     #[arg(long, default_value = "v1")]

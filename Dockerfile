@@ -1,0 +1,29 @@
+# What `cargo xtask image` writes without a container engine, for those who have one.
+FROM rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends cmake ca-certificates && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN target="$(uname -m)-unknown-linux-gnu" \
+    && export "CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_RUSTFLAGS=-C target-feature=+crt-static" \
+    && cargo build --release --locked --package mizzen --target "$target" \
+    && mkdir -p /root-fs/usr/local/bin /root-fs/etc/ssl/certs /root-fs/tmp && chmod 1777 /root-fs/tmp \
+    && cp "target/$target/release/mizzen" /root-fs/usr/local/bin/ \
+    && cp /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/certs/ \
+    && printf 'root:x:0:0:root:/:/sbin/nologin\napp:x:1000:1000:app:/:/sbin/nologin\nistio-proxy:x:1337:1337:istio-proxy:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n' > /root-fs/etc/passwd \
+    && printf 'root:x:0:\napp:x:1000:\nistio-proxy:x:1337:\nnogroup:x:65534:\n' > /root-fs/etc/group \
+    && printf 'passwd: files\ngroup: files\nhosts: files dns\n' > /root-fs/etc/nsswitch.conf
+
+# One Bookinfo service: `docker build --target bookinfo --build-arg SERVICE=reviews --build-arg VERSION=v3 .`
+FROM scratch AS bookinfo
+ARG SERVICE=productpage
+ARG VERSION=v1
+COPY --from=build /root-fs/ /
+ENV PATH=/usr/local/bin BOOKINFO_SERVICE=$SERVICE SERVICE_VERSION=$VERSION
+USER 1000:1000
+ENTRYPOINT ["/usr/local/bin/mizzen", "bookinfo"]
+
+FROM scratch
+COPY --from=build /root-fs/ /
+ENV PATH=/usr/local/bin
+USER 1337:1337
+ENTRYPOINT ["/usr/local/bin/mizzen"]
