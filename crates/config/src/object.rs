@@ -17,9 +17,9 @@ pub struct Object {
 }
 
 impl Object {
-    /// Whether both say the same, wherever they stand.
+    /// Whether both say the same, wherever they stand and whichever version they are.
     pub fn same_content(&self, other: &Self) -> bool {
-        self.key == other.key && self.meta == other.meta && self.kind == other.kind
+        self.key == other.key && self.meta.same_content(&other.meta) && self.kind == other.kind
     }
 
     /// Points at a field of this object.
@@ -48,6 +48,28 @@ pub struct Meta {
     pub generate_name: String,
     /// The one of `metadata.ownerReferences` that is marked as controller.
     pub controller: Option<Controller>,
+    pub version: Version,
+}
+
+impl Meta {
+    /// Whether both say the same, whichever version they are.
+    fn same_content(&self, other: &Self) -> bool {
+        let Self { labels, annotations, created, generate_name, controller, version: _ } = self;
+        *labels == other.labels
+            && *annotations == other.annotations
+            && *created == other.created
+            && *generate_name == other.generate_name
+            && *controller == other.controller
+    }
+}
+
+/// Which object this is among those that ever had its name, and which version of it. Empty for objects of files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Version {
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.generation`: counts the changes of `spec`.
+    pub generation: i64,
 }
 
 /// Who made an object and looks after it.

@@ -1,4 +1,4 @@
-//! A file's text → its objects and findings.
+//! A file's text, or an object of an API server → objects and findings.
 
 mod envelope;
 mod mesh_config;
@@ -10,6 +10,7 @@ use mizzen_types::{Finding, ObjectKey, Origin, Position, Severity};
 
 use crate::check::{Check, Raised};
 use crate::code;
+use crate::document::{Document, Refused};
 use crate::kind::{Lookup, lookup};
 use crate::obeyed;
 use crate::object::Object;
@@ -32,7 +33,7 @@ pub struct Parsed {
 /// A document with an error is left out and says why; all others count.
 pub fn parse(file: &str, text: &str) -> Parsed {
     let mut reading =
-        Reading { file: file.into(), parsed: Parsed::default(), seen: HashMap::new(), large_expressions: 0 };
+        Reading { file: Some(file.into()), parsed: Parsed::default(), seen: HashMap::new(), large_expressions: 0 };
     if text.len() > MAX_FILE_BYTES {
         return oversized(file, text.len() as u64);
     }
@@ -41,6 +42,18 @@ pub fn parse(file: &str, text: &str) -> Parsed {
             Ok(node) => reading.document(&node),
             Err(broken) => reading.broken(broken),
         }
+    }
+    reading.parsed
+}
+
+/// Reads an object that comes from no file. Its findings name the object and the field.
+///
+/// An object with an error is left out and says why.
+pub fn read_object(api_version: &str, kind: &str, document: &Document) -> Parsed {
+    let mut reading = Reading { file: None, parsed: Parsed::default(), seen: HashMap::new(), large_expressions: 0 };
+    match document.refused {
+        None => reading.resource(&document.root, api_version, kind),
+        Some(refused) => reading.refused(&document.root, api_version, kind, refused),
     }
     reading.parsed
 }
@@ -59,7 +72,8 @@ pub fn oversized(file: &str, bytes: u64) -> Parsed {
 }
 
 struct Reading {
-    file: Arc<str>,
+    /// `None` for objects that come from no file.
+    file: Option<Arc<str>>,
     parsed: Parsed,
     seen: HashMap<ObjectKey, Option<Position>>,
     large_expressions: u32,
@@ -71,14 +85,30 @@ impl Reading {
             code: broken.code,
             severity: Severity::Error,
             origin: None,
-            position: Some(self.position(broken.mark)),
+            position: self.position(broken.mark),
             message: broken.message,
             hint: broken.hint,
         });
     }
 
-    fn position(&self, mark: yaml::Mark) -> Position {
-        Position { file: self.file.clone(), line: mark.line, column: mark.column }
+    fn position(&self, mark: yaml::Mark) -> Option<Position> {
+        Some(Position { file: self.file.clone()?, line: mark.line, column: mark.column })
+    }
+
+    fn refused(&mut self, node: &Node, api_version: &str, kind: &str, refused: Refused) {
+        let namespaced = !matches!(lookup(api_version, kind), Lookup::Known(known) if !known.namespaced);
+        let message = match refused {
+            Refused::Deep => format!("lists and maps stand in each other more than {} levels deep", yaml::MAX_DEPTH),
+            Refused::Large => format!("the object has more than {} values", yaml::MAX_NODES),
+        };
+        let raised = Raised {
+            code: code::TOO_LARGE,
+            severity: Severity::Error,
+            path: String::new(),
+            message,
+            hint: Some("make it smaller".to_owned()),
+        };
+        self.report(&envelope::rough_key(node, kind, namespaced), &Positions::unknown(), vec![raised]);
     }
 
     fn not_a_resource(&mut self, node: &Node, message: String, hint: &str) {
@@ -131,7 +161,10 @@ impl Reading {
     }
 
     fn resource(&mut self, node: &Node, api_version: &str, kind: &str) {
-        let positions = Arc::new(Positions::of(&self.file, node));
+        let positions = match &self.file {
+            Some(file) => Arc::new(Positions::of(file, node)),
+            None => Positions::unknown(),
+        };
         let known = match lookup(api_version, kind) {
             Lookup::Known(known) => known,
             Lookup::Skipped(raised) => {
@@ -165,7 +198,7 @@ impl Reading {
         }
         self.seen.insert(key.clone(), here);
         let object = Arc::new(Object { key, meta, kind: value, positions });
-        if let Some(found) = mesh_config::of(&object, &self.file) {
+        if let Some(found) = mesh_config::of(&object) {
             // Named by itself, so that its last good version is known when it is wrong.
             self.report(&found.key, &object.positions, found.raised);
             self.parsed.objects.extend(found.object.map(Arc::new));

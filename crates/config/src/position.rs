@@ -1,6 +1,6 @@
 //! Where each field of an object stands in its file.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use mizzen_types::Position;
 
@@ -33,14 +33,16 @@ enum Name {
 impl Positions {
     /// For objects that come from no file.
     pub fn unknown() -> Arc<Self> {
-        Arc::default()
+        static UNKNOWN: LazyLock<Arc<Positions>> = LazyLock::new(Arc::default);
+        UNKNOWN.clone()
     }
 
     /// One place for all fields.
-    pub(crate) fn point(file: &Arc<str>, position: Option<&Position>) -> Self {
-        let mark = position.map(|at| Mark { line: at.line, column: at.column }).unwrap_or_default();
+    pub(crate) fn point(position: Option<&Position>) -> Arc<Self> {
+        let Some(at) = position else { return Self::unknown() };
+        let mark = Mark { line: at.line, column: at.column };
         let whole = Field { name: Name::Index, mark, first_child: 0, children: 0 };
-        Self { file: position.map(|_| file.clone()), fields: [whole].into() }
+        Arc::new(Self { file: Some(at.file.clone()), fields: [whole].into() })
     }
 
     pub(crate) fn of(file: &Arc<str>, root: &Node) -> Self {

@@ -11,10 +11,11 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use mizzen_config::{Change, Object};
 use mizzen_mesh::Mesh;
-use mizzen_sources::Batch;
+use mizzen_sources::{Batch, Layer, Layers};
 use mizzen_types::{Finding, ObjectKey};
 use mizzen_xds::server::Observed;
-use tokio::sync::mpsc;
+use rpds::RedBlackTreeMapSync;
+use tokio::sync::{mpsc, watch};
 
 use crate::audience::{Extent, Indirect, Touch};
 use crate::cache::Cache;
@@ -28,8 +29,8 @@ use crate::world::World;
 /// Everything that can happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A source of configuration has read something new.
-    Config(Batch),
+    /// A source of configuration has read something new; the first time, all that there is.
+    Config(Layer, Batch),
     Connected(Box<Connection>),
     Gone(StreamId),
     /// A stream subscribed, was sent something, acknowledged or refused it.
@@ -54,11 +55,13 @@ pub(crate) struct Shared {
     pub(crate) world: ArcSwap<World>,
     pub(crate) status: Mutex<Status>,
     /// All objects in force, with their positions as they are now.
-    pub(crate) objects: ArcSwap<BTreeMap<ObjectKey, Arc<Object>>>,
+    pub(crate) objects: ArcSwap<RedBlackTreeMapSync<ObjectKey, Arc<Object>>>,
     /// Of reading, then across objects.
     pub(crate) findings: ArcSwap<(Vec<Finding>, Vec<Finding>)>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cache: Arc<Cache>,
+    /// Whether all sources have been read once and what they said is in force. Nobody is served before that.
+    pub(crate) ready: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -71,7 +74,18 @@ impl Shared {
             findings: ArcSwap::default(),
             cache: Arc::new(Cache::new(metrics.clone())),
             metrics,
+            ready: watch::Sender::new(false),
         }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Waits until everything has been read once.
+    pub(crate) async fn readiness(&self) {
+        // The sender is here, so waiting does not fail.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     pub(crate) fn status(&self) -> std::sync::MutexGuard<'_, Status> {
@@ -92,6 +106,9 @@ pub(crate) struct Engine {
     /// To itself, from work that it hands away.
     back: mpsc::WeakUnboundedSender<Event>,
     slots: BTreeMap<StreamId, Arc<Slot>>,
+    layers: Layers,
+    /// Sources that have not told anything yet.
+    awaited: Vec<Layer>,
     debounce: Debounce,
     waiting: Vec<Change>,
     analysed: u64,
@@ -99,8 +116,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// `sources` are those that will send configuration.
     pub(crate) fn new(
         shared: Arc<Shared>,
+        sources: Vec<Layer>,
         events: mpsc::UnboundedReceiver<Event>,
         back: &mpsc::UnboundedSender<Event>,
     ) -> Self {
@@ -109,6 +128,8 @@ impl Engine {
             events,
             back: back.downgrade(),
             slots: BTreeMap::new(),
+            layers: if sources.len() > 1 { Layers::both() } else { Layers::default() },
+            awaited: sources,
             debounce: Debounce::new(),
             waiting: Vec::new(),
             analysed: 0,
@@ -152,18 +173,7 @@ impl Engine {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Config(batch) => {
-                let objects = batch.objects.into_iter().map(|object| (object.key.clone(), object)).collect();
-                self.shared.objects.store(Arc::new(objects));
-                let across = self.shared.findings.load().1.clone();
-                log_findings(&batch.findings, &self.shared.findings.load().0);
-                self.shared.findings.store(Arc::new((batch.findings, across)));
-                self.analyse_at = Some(now() + ANALYSE_AFTER);
-                if !batch.changes.is_empty() {
-                    self.waiting.extend(batch.changes);
-                    self.debounce.arrived(now());
-                }
-            }
+            Event::Config(layer, batch) => self.configure(layer, batch),
             Event::Connected(connection) => {
                 let Connection { id, slot, status } = *connection;
                 tracing::info!(node = %status.node.name, mode = ?status.mode, observer = status.node.observer, "proxy connected");
@@ -194,6 +204,32 @@ impl Engine {
         }
     }
 
+    fn configure(&mut self, layer: Layer, batch: Batch) {
+        let Batch { changes, moved, findings } = self.layers.take(layer, batch);
+        let mut objects = (**self.shared.objects.load()).clone();
+        for change in &changes {
+            match change {
+                Change::Put(object) => objects.insert_mut(object.key.clone(), object.clone()),
+                Change::Delete(key) => _ = objects.remove_mut(key),
+            }
+        }
+        for object in moved {
+            objects.insert_mut(object.key.clone(), object);
+        }
+        self.shared.objects.store(Arc::new(objects));
+        if let Some(findings) = findings {
+            let (before, across) = &**self.shared.findings.load();
+            log_findings(&findings, before);
+            self.shared.findings.store(Arc::new((findings, across.clone())));
+        }
+        self.analyse_at = Some(now() + ANALYSE_AFTER);
+        let first = self.awaited.iter().position(|awaited| *awaited == layer).map(|at| self.awaited.remove(at));
+        if first.is_some() || !changes.is_empty() {
+            self.waiting.extend(changes);
+            self.debounce.arrived(now());
+        }
+    }
+
     fn observed(&self, id: StreamId, event: &Observed) {
         let mut status = self.shared.status();
         let Some(proxy) = status.proxies.get_mut(&id) else { return };
@@ -221,6 +257,7 @@ impl Engine {
         let (mesh, dirty) = old.mesh.apply(&changes);
         if dirty.is_empty() {
             self.debounce.applied(now(), began.elapsed());
+            self.ready();
             return;
         }
         let indirect = Indirect::of(&dirty, &old.mesh, &mesh);
@@ -247,6 +284,14 @@ impl Engine {
         );
         self.debounce.applied(now(), took);
         self.analyse_at = Some(now() + ANALYSE_AFTER);
+        self.ready();
+    }
+
+    /// Lets proxies in, once what all sources have said is in force.
+    fn ready(&self) {
+        if self.awaited.is_empty() {
+            self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        }
     }
 
     /// Looks at all objects together, aside from the loop.

@@ -32,11 +32,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/debug/findings", get(findings))
         .route("/debug/configz", get(configz))
         .layer(middleware::from_fn(only_from_here));
-    Router::new()
-        .route("/ready", get(|| async { "ready\n" }))
-        .route("/metrics", get(metrics))
-        .merge(debug)
-        .with_state(shared)
+    Router::new().route("/ready", get(ready)).route("/metrics", get(metrics)).merge(debug).with_state(shared)
 }
 
 /// Refuses callers and host names from elsewhere.
@@ -60,6 +56,13 @@ fn is_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.is_ready() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "the configuration has not been read for the first time yet\n").into_response()
+}
+
 async fn index() -> &'static str {
     "/debug/syncz      who is connected, and what each was sent, has acknowledged and has refused\n\
      /debug/nodes      what each proxy says of itself\n\
@@ -67,7 +70,7 @@ async fn index() -> &'static str {
      /debug/findings   what a person should know about the configuration\n\
      /debug/configz    the objects in force\n\
      /metrics          Prometheus text\n\
-     /ready            200 when serving\n"
+     /ready            200 once all configuration has been read, 503 before\n"
 }
 
 async fn syncz(State(shared): State<Arc<Shared>>) -> Json<Value> {

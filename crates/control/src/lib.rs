@@ -15,6 +15,7 @@ mod content;
 mod debounce;
 mod engine;
 mod http;
+mod kubernetes;
 mod metrics;
 mod node;
 mod queue;
@@ -24,6 +25,9 @@ mod scale;
 mod serve;
 mod session;
 mod status;
+mod webhook;
 mod world;
 
-pub use run::{Bound, ControlConfig, ControlError, Limits, run};
+pub use kubernetes::KubernetesError;
+pub use run::{Bound, ControlConfig, ControlError, KubernetesConfig, Limits, run};
+pub use webhook::WebhookConfig;

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     cache_misses: AtomicU64,
     convergence: Histogram,
     apply: Histogram,
+    pub(crate) webhooks: crate::webhook::Counters,
 }
 
 /// What is counted elsewhere and only shown here.
@@ -120,6 +121,7 @@ impl Metrics {
             "Seconds from a change of configuration to its response being handed to a proxy's connection.",
         );
         self.apply.text(&mut text, "pilot_pushcontext_init_seconds", "Seconds to apply changes to the mesh.");
+        text.push_str(&self.webhooks.text());
         text
     }
 }

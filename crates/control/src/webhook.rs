@@ -84,9 +84,7 @@ impl Hooks {
         }
         if path == "/inject" || path.starts_with("/inject/") {
             return match &**self.injection.load() {
-                Injection::Ready(settings) => {
-                    self.judge(body, |review| inject::inject(self, settings, &review, path))
-                }
+                Injection::Ready(settings) => self.judge(body, |review| inject::inject(self, settings, &review, path)),
                 Injection::NotReady(why) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, why.clone()),
             };
         }

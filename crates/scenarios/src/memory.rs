@@ -85,8 +85,9 @@ impl Memory {
         });
         let batch = self.sources.update(readings.collect());
         (self.mesh, _) = self.mesh.apply(&batch.changes);
-        let across = mizzen_analysis::analyse(&self.mesh, &batch.objects);
-        self.findings = batch.findings.iter().chain(&across).map(Found::from).collect();
+        let objects: Vec<_> = self.sources.objects().cloned().collect();
+        let across = mizzen_analysis::analyse(&self.mesh, &objects);
+        self.findings = batch.findings.iter().flatten().chain(&across).map(Found::from).collect();
         for proxy in self.proxies.values_mut() {
             proxy.update(&self.mesh, &mut self.refused);
         }

@@ -17,10 +17,10 @@ use mizzen_types::{Finding, ObjectKey, Severity};
 pub struct Batch {
     /// What became different; empty when only lines moved or findings changed.
     pub changes: Vec<Change>,
-    /// Everything in force, with positions as they are now.
-    pub objects: Vec<Arc<Object>>,
-    /// Everything that a person should know about the files as they are now.
-    pub findings: Vec<Finding>,
+    /// Objects that say what they said before, at other places or in another version.
+    pub moved: Vec<Arc<Object>>,
+    /// Everything that a person should know about this source as it is now; `None` when that is what it was.
+    pub findings: Option<Vec<Finding>>,
 }
 
 /// What reading a file came to.
@@ -39,10 +39,11 @@ pub struct State {
     in_force: HashMap<ObjectKey, Arc<Object>>,
 }
 
+/// What one file, or one object of an API server, has put into force.
 #[derive(Debug, Default)]
-struct File {
-    objects: Vec<Arc<Object>>,
-    findings: Vec<Finding>,
+pub(crate) struct File {
+    pub(crate) objects: Vec<Arc<Object>>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl State {
@@ -59,7 +60,8 @@ impl State {
                 }
                 Reading::Text(parsed) => {
                     let before = self.files.remove(&path).unwrap_or_default();
-                    self.files.insert(path, merged(before, parsed));
+                    let hint = "correct the error in its file, or delete the file to take the object away";
+                    self.files.insert(path, merged(before, parsed, hint));
                 }
             }
         }
@@ -68,34 +70,40 @@ impl State {
 
     fn step(&mut self) -> Batch {
         let mut batch = Batch::default();
+        let mut findings = Vec::new();
         let mut now: HashMap<ObjectKey, Arc<Object>> = HashMap::new();
         for file in self.files.values() {
-            batch.findings.extend(file.findings.iter().cloned());
+            findings.extend(file.findings.iter().cloned());
             for object in &file.objects {
                 match now.get(&object.key) {
-                    Some(first) => batch.findings.push(defined_twice(object, first)),
+                    Some(first) => findings.push(defined_twice(object, first)),
                     None => {
                         now.insert(object.key.clone(), Arc::clone(object));
-                        batch.objects.push(Arc::clone(object));
+                        match self.in_force.get(&object.key) {
+                            Some(before) if Arc::ptr_eq(before, object) => {}
+                            Some(before) if before.same_content(object) => batch.moved.push(Arc::clone(object)),
+                            _ => batch.changes.push(Change::Put(Arc::clone(object))),
+                        }
                     }
                 }
-            }
-        }
-        for object in &batch.objects {
-            if self.in_force.get(&object.key).is_none_or(|before| !before.same_content(object)) {
-                batch.changes.push(Change::Put(Arc::clone(object)));
             }
         }
         let mut gone: Vec<ObjectKey> = self.in_force.keys().filter(|key| !now.contains_key(*key)).cloned().collect();
         gone.sort();
         batch.changes.extend(gone.into_iter().map(Change::Delete));
         self.in_force = now;
+        batch.findings = Some(findings);
         batch
+    }
+
+    /// Everything in force, with positions as they are now.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.in_force.values()
     }
 }
 
-/// The new objects of a file, together with the last good versions of those that are wrong now.
-fn merged(before: File, parsed: Parsed) -> File {
+/// The new objects of a file, together with the last good versions of those that are wrong now; `hint` says how to go on.
+pub(crate) fn merged(before: File, parsed: Parsed, hint: &str) -> File {
     let Parsed { mut objects, mut findings } = parsed;
     let errors = || findings.iter().filter(|finding| finding.severity == Severity::Error);
     let wrong: HashSet<&ObjectKey> =
@@ -114,7 +122,7 @@ fn merged(before: File, parsed: Parsed) -> File {
         origin: Some(object.origin("")),
         position: None,
         message: format!("the last good version of {} stays in force", object.key),
-        hint: Some("correct the error in its file, or delete the file to take the object away".to_owned()),
+        hint: Some(hint.to_owned()),
     }));
     objects.extend(kept);
     File { objects, findings }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::check::Check;
 use crate::code;
 use crate::kind::{Known, raised_wrong};
-use crate::object::{Controller, Created, Meta};
+use crate::object::{Controller, Created, Meta, Version};
 use crate::reader::read;
 use crate::validate::names;
 use crate::yaml::{Node, shortened};
@@ -22,6 +22,8 @@ struct Metadata {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     creation_timestamp: Option<String>,
+    uid: String,
+    generation: i64,
     owner_references: Vec<OwnerReference>,
 }
 
@@ -80,6 +82,7 @@ pub(super) fn metadata(node: &Node, known: &Known, check: &mut Check) -> Option<
         labels: metadata.labels.into_iter().collect::<Labels>(),
         annotations: metadata.annotations,
         created: metadata.creation_timestamp.as_deref().and_then(seconds).map(Created).unwrap_or_default(),
+        version: Version { uid: metadata.uid.into(), generation: metadata.generation },
     };
     Some((ObjectKey::new(known.kind, namespace, &metadata.name), meta))
 }

@@ -1,7 +1,5 @@
 //! MeshConfig out of the ConfigMap `istio`, key `mesh`.
 
-use std::sync::Arc;
-
 use mizzen_api::mesh::{InboundTrafficPolicyMode, MeshConfig, OutboundTrafficPolicyMode, ProxyConfig};
 use mizzen_types::{ObjectKey, Severity};
 
@@ -24,7 +22,7 @@ pub(super) struct Found {
 
 /// The mesh configuration that this object carries, if it is the ConfigMap for that, and what is wrong with it. With an
 /// error there is no object: the mesh keeps the configuration it had.
-pub(super) fn of(object: &Object, file: &Arc<str>) -> Option<Found> {
+pub(super) fn of(object: &Object) -> Option<Found> {
     let Kind::ConfigMap(map) = &object.kind else { return None };
     if &*object.key.name != "istio" {
         return None;
@@ -34,7 +32,7 @@ pub(super) fn of(object: &Object, file: &Arc<str>) -> Option<Found> {
     let (config, raised) = read_config(text)?;
     let Some(config) = config else { return Some(Found { key, object: None, raised }) };
     let position = object.positions.at("data.mesh");
-    let positions = Arc::new(Positions::point(file, position.as_ref()));
+    let positions = Positions::point(position.as_ref());
     let mesh = Object { key: key.clone(), meta: object.meta.clone(), kind: config.into(), positions };
     Some(Found { key, object: Some(mesh), raised })
 }

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use mizzen_control::{Bound, ControlConfig, Limits};
+use mizzen_control::{Bound, ControlConfig, KubernetesConfig, Limits, WebhookConfig};
 
 use super::Output;
 use crate::{logging, signals, terminal};
 
 /// Run a control plane: configuration in, xDS out.
 ///
-/// Reads Istio's and Kubernetes' resources from files and follows them. Any xDS client may be pointed at it: our proxies,
-/// stock Envoys, gRPC clients. Discovery is delta or state-of-the-world, on a plaintext port for this machine and on a
-/// TLS port, which also signs workload certificates.
+/// Reads Istio's and Kubernetes' resources from files, from a Kubernetes API server, or both, and follows them. Any xDS
+/// client may be pointed at it: our proxies, stock Envoys, gRPC clients. Discovery is delta or state-of-the-world, on a
+/// plaintext port for this machine and on a TLS port, which also signs workload certificates.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mizzen control --config ./manifests
+  mizzen control --kubernetes --kubeconfig ~/.kube/config              a cluster's configuration, from outside
   mizzen control --config ./manifests --xds-address 127.0.0.1:0       a free port, printed on stdout
   mizzen control --config ./manifests --state-dir ./state --token-issuer-key issuer.pem
   curl http://127.0.0.1:15014/debug/syncz                              who is connected
@@ -25,8 +26,26 @@ use crate::{logging, signals, terminal};
 Ends on SIGTERM or Ctrl-C. Exit status: 0 ended as asked, 1 it could not start (the reason is on stderr).")]
 pub(crate) struct Control {
     /// Files and folders with configuration
-    #[arg(long, required = true, value_name = "PATH")]
+    #[arg(long, required_unless_present = "kubernetes", value_name = "PATH")]
     config: Vec<PathBuf>,
+    /// Read configuration from a Kubernetes API server; an object that a file has too counts as the file says
+    #[arg(long)]
+    kubernetes: bool,
+    /// How to reach the API server; without it, as a pod of the cluster does
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
+    kubeconfig: Option<PathBuf>,
+    /// The control plane's own namespace, with the mesh configuration
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "istio-system")]
+    namespace: String,
+    /// Revision of this control plane
+    #[arg(long, value_name = "NAME", env = "REVISION", default_value = "default")]
+    revision: String,
+    /// What the cluster is called among those of the mesh
+    #[arg(long, value_name = "NAME", env = "CLUSTER_ID", default_value = "Kubernetes")]
+    cluster_id: String,
+    /// What tells this replica of the control plane from the others
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "istiod")]
+    replica: String,
     /// Plaintext xDS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
     xds_address: SocketAddr,
@@ -36,6 +55,12 @@ pub(crate) struct Control {
     /// Debug pages and metrics
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     http_address: SocketAddr,
+    /// HTTPS for the API server's questions, /inject and /validate [default with --kubernetes: 0.0.0.0:15017]
+    #[arg(long, value_name = "ADDRESS")]
+    webhook_address: Option<SocketAddr>,
+    /// Whether sidecars are init containers that restart: true or false [default: as the cluster's version allows]
+    #[arg(long, env = "ENABLE_NATIVE_SIDECARS", hide_env_values = true, value_name = "BOOLEAN")]
+    native_sidecars: Option<String>,
     /// Keep the certificate authority here; without it, it is made anew at each start
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
@@ -71,11 +96,24 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         logging::start(&self.log_level)?;
+        let kubernetes = KubernetesConfig {
+            kubeconfig: self.kubeconfig,
+            namespace: self.namespace,
+            revision: self.revision,
+            cluster_id: self.cluster_id,
+            replica: self.replica,
+        };
+        let in_cluster = self.kubernetes.then_some(SocketAddr::from(([0, 0, 0, 0], 15017)));
         let config = ControlConfig {
             config: self.config,
+            kubernetes: self.kubernetes.then_some(kubernetes),
             xds_address: self.xds_address,
             secure_xds_address: self.secure_xds_address,
             http_address: self.http_address,
+            webhook: self.webhook_address.or(in_cluster).map(|address| WebhookConfig {
+                address,
+                native_sidecars: self.native_sidecars.unwrap_or_default(),
+            }),
             state_dir: self.state_dir,
             trust_domain: self.trust_domain,
             token_issuer_keys: self.token_issuer_key,
@@ -85,7 +123,7 @@ impl Control {
         };
         let output = self.output;
         let ready = move |bound: Bound| {
-            let Bound { xds, secure_xds, http } = bound;
+            let Bound { xds, secure_xds, http, webhook: _ } = bound;
             terminal::print(&match output {
                 Output::Table => format!("xds {xds}\nsecure-xds {secure_xds}\nhttp {http}\n"),
                 Output::Json => {

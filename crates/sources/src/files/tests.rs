@@ -148,7 +148,7 @@ async fn a_busy_neighbour_does_not_delay() {
 fn a_file_that_is_too_large_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), "# ü\n".repeat(500_000)).unwrap();
-    let findings = FileSource::watch(vec![folder.path().to_owned()]).expect("the folder is there").1.findings;
+    let findings = FileSource::watch(vec![folder.path().to_owned()]).expect("the folder is there").1.findings.unwrap();
     assert!(findings[0].message.contains("2500000 bytes"), "{findings:?}");
 }
 
