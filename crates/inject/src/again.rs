@@ -51,7 +51,6 @@ pub(crate) fn undo(pod: &mut Value) {
             let name = pod::name(item);
             !added.iter().any(|added| added == name) || own.iter().any(|own| pod::name(own) == name)
         });
-        pod::drop_empty(pod, list);
     }
     for (list, added) in [(VOLUMES, status.volumes), ("imagePullSecrets", status.image_pull_secrets)] {
         let added = added.unwrap_or_default();

@@ -152,8 +152,12 @@ fn environment(job: &Job<'_>) -> Vec<Value> {
 }
 
 fn pod_ports(pod: &Value) -> String {
-    let ports: Vec<&Value> = pod::list(pod, pod::CONTAINERS)
-        .iter()
+    // The proxy comes last, wherever the user wrote it.
+    let apps = pod::list(pod, pod::CONTAINERS).iter().filter(|container| pod::name(container) != PROXY);
+    let lists = [pod::CONTAINERS, pod::INIT_CONTAINERS].into_iter();
+    let proxies = lists.flat_map(|key| pod::list(pod, key)).filter(|container| pod::name(container) == PROXY);
+    let ports: Vec<&Value> = apps
+        .chain(proxies)
         .filter_map(|container| container.get("ports")?.as_array())
         .flatten()
         .filter(|port| port.is_object())

@@ -191,6 +191,9 @@ pub fn inject(settings: &Settings, request: &Request<'_>) -> Result<Decision, In
         pod::annotate(&mut pod, name, value);
     }
     order::order(&mut pod, &job);
+    for list in [pod::CONTAINERS, pod::INIT_CONTAINERS, pod::VOLUMES] {
+        pod::drop_empty(&mut pod, list);
+    }
     Ok(Decision::Injected(Injected { pod, warnings }))
 }
 
@@ -205,9 +208,6 @@ fn move_proxy(pod: &mut Value, overlay: &Value) {
         let Some(container) = pod::list_mut(pod, from).map(|items| items.remove(index)) else { continue };
         if let Some(items) = pod::list_mut(pod, to) {
             items.push(container);
-        }
-        if from == pod::INIT_CONTAINERS {
-            pod::drop_empty(pod, from);
         }
     }
 }

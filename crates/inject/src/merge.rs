@@ -1,6 +1,8 @@
 //! Kubernetes' strategic merge for pods: maps are merged, and so are the lists whose items have a name.
 //!
-//! Of the directives, `$patch: delete` and `$patch: replace` are obeyed.
+//! Of the directives, `$patch: delete` and `$patch: replace` are obeyed. Where Kubernetes' own merge would make something
+//! that its API refuses (a variable with two values, a probe that asks in two ways, a volume from two sources), the patch
+//! replaces what it cannot be merged with.
 
 use serde_json::{Map, Value};
 
@@ -21,6 +23,9 @@ fn merge_key(list: &str) -> Option<&'static str> {
 
 const DIRECTIVE: &str = "$patch";
 
+/// Of these fields an object has one.
+const ALTERNATIVES: [&[&str]; 2] = [&["value", "valueFrom"], &["httpGet", "tcpSocket", "grpc", "exec", "sleep"]];
+
 /// Lays `patch` over `target`; what the patch says wins, `null` removes.
 pub(crate) fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
@@ -33,6 +38,12 @@ fn merge_maps(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     if patch.get(DIRECTIVE).and_then(Value::as_str) == Some("replace") {
         target.clear();
     }
+    for others in ALTERNATIVES {
+        let Some(chosen) = others.iter().find(|key| patch.get(**key).is_some_and(|value| !value.is_null())) else {
+            continue;
+        };
+        others.iter().filter(|key| *key != chosen).for_each(|key| drop(target.shift_remove(*key)));
+    }
     for (key, value) in patch.iter().filter(|(key, _)| *key != DIRECTIVE) {
         if value.is_null() {
             target.shift_remove(key);
@@ -43,13 +54,13 @@ fn merge_maps(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
             continue;
         };
         match (place, value, merge_key(key)) {
-            (Value::Array(items), Value::Array(patches), Some(by)) => merge_lists(items, patches, by),
+            (Value::Array(items), Value::Array(patches), Some(by)) => merge_lists(key, items, patches, by),
             (place, value, _) => merge(place, value),
         }
     }
 }
 
-fn merge_lists(items: &mut Vec<Value>, patches: &[Value], by: &str) {
+fn merge_lists(list: &str, items: &mut Vec<Value>, patches: &[Value], by: &str) {
     if patches.iter().any(|patch| patch.get(DIRECTIVE).and_then(Value::as_str) == Some("replace")) {
         items.clear();
     }
@@ -59,6 +70,9 @@ fn merge_lists(items: &mut Vec<Value>, patches: &[Value], by: &str) {
         let same = |item: &Value| key.is_some() && item.get(by) == key;
         match (items.iter().position(same), directive) {
             (Some(index), Some("delete")) => drop(items.remove(index)),
+            (Some(index), _) if list == "volumes" && !same_source(&items[index], patch) => {
+                items[index] = without_directives(patch);
+            }
             (Some(index), _) => merge(&mut items[index], patch),
             // A replacement of the whole list stands beside its items and is none itself.
             (None, Some(_)) if key.is_none() => {}
@@ -66,6 +80,12 @@ fn merge_lists(items: &mut Vec<Value>, patches: &[Value], by: &str) {
             (None, _) => items.push(without_directives(patch)),
         }
     }
+}
+
+/// Whether two volumes are of the same kind.
+fn same_source(one: &Value, other: &Value) -> bool {
+    let source = |volume: &Value| -> Option<String> { volume.as_object()?.keys().find(|key| *key != "name").cloned() };
+    source(one) == source(other)
 }
 
 fn without_directives(value: &Value) -> Value {

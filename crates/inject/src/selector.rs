@@ -93,6 +93,8 @@ pub fn entries(revision: &str, by_default: bool) -> Vec<Entry> {
         match_expressions: expressions.to_vec(),
     };
     let revision = if revision.is_empty() { "default" } else { revision };
+    // The system's namespaces never depend on a webhook, however they are labelled.
+    let system = not("kubernetes.io/metadata.name", &crate::decide::SYSTEM_NAMESPACES);
     let mut entries = vec![
         Entry {
             name: "rev.namespace.sidecar-injector.istio.io",
@@ -119,14 +121,13 @@ pub fn entries(revision: &str, by_default: bool) -> Vec<Entry> {
         if by_default {
             entries.push(Entry {
                 name: "auto.sidecar-injector.istio.io",
-                namespace: selector(&[
-                    none(INJECTION),
-                    none(REVISION),
-                    not("kubernetes.io/metadata.name", &crate::decide::SYSTEM_NAMESPACES),
-                ]),
+                namespace: selector(&[none(INJECTION), none(REVISION)]),
                 object: selector(&[none(INJECT), none(REVISION)]),
             });
         }
+    }
+    for entry in &mut entries {
+        entry.namespace.match_expressions.insert(0, system.clone());
     }
     entries
 }
