@@ -169,13 +169,17 @@ pub fn inject(settings: &Settings, request: &Request<'_>) -> Result<Decision, In
         environment: request.environment,
     };
     warn_of_dns(&original, &mut warnings);
-    let mut added = Value::Object(serde_json::Map::new());
+    let mut added = Value::Null;
     let mut pod = original.clone();
     for name in template::chosen(&job) {
         for overlay in template::overlays(&job, name)? {
             move_proxy(&mut pod, &overlay);
-            merge::merge(&mut added, &overlay);
             merge::merge(&mut pod, &overlay);
+            if added.is_null() {
+                added = overlay;
+            } else {
+                merge::merge(&mut added, &overlay);
+            }
         }
     }
     // What templates of users laid over it need not be a pod any more.

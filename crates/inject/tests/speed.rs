@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mizzen_inject::{Decision, Request, Settings, Sources, inject};
 use serde_json::{Value, json};
@@ -46,11 +46,17 @@ fn a_thousand_admissions_take_less_than_a_second() {
     let (settings, _) = Settings::read(Sources { native: true, ..Sources::default() }).unwrap();
     let body = serde_json::to_vec(&pod()).unwrap();
     let patch = admission(&settings, &body);
-    let begun = Instant::now();
+    let begun = on_processor();
     for _ in 0..1000 {
         assert_eq!(admission(&settings, &body), patch);
     }
-    let took = begun.elapsed();
+    let took = on_processor() - begun;
     println!("1000 admissions of {} bytes, patches of {patch} bytes: {took:?}", body.len());
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// How long this thread has been on a processor: a busy machine does not make it slower.
+fn on_processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
