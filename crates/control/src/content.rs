@@ -65,6 +65,11 @@ impl Contents {
         }
     }
 
+    /// The revision of the world that resources are made from.
+    pub(crate) fn revision(&self) -> u64 {
+        self.world.revision
+    }
+
     pub(crate) fn resources(&mut self, kind: ResourceType, wanted: Wanted<'_>) -> Vec<Arc<Resource>> {
         match (kind, wanted) {
             (ResourceType::Cluster, wanted) => select(self.clusters(), wanted),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use mizzen_config::{Change, Object};
+use mizzen_config::{Change, Kind, Object};
 use mizzen_mesh::Mesh;
 use mizzen_sources::{Batch, Layer, Layers};
 use mizzen_types::{Finding, ObjectKey};
@@ -21,6 +21,7 @@ use crate::audience::{Extent, Indirect, Touch};
 use crate::cache::Cache;
 use crate::debounce::Debounce;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::queue::Slot;
 use crate::session::stopping;
 use crate::status::{ProxyStatus, Status, StreamId};
@@ -35,6 +36,12 @@ pub(crate) enum Event {
     Gone(StreamId),
     /// A stream subscribed, was sent something, acknowledged or refused it.
     Observed(StreamId, Observed),
+    /// A stream has answered everything up to a revision; `complete`: and refuses nothing of it.
+    Settled {
+        id: StreamId,
+        revision: u64,
+        complete: bool,
+    },
     /// Findings across all objects, of one revision.
     Analysed(u64, Vec<Finding>),
     /// Stop: end all streams.
@@ -54,6 +61,9 @@ pub(crate) struct Connection {
 pub(crate) struct Shared {
     pub(crate) world: ArcSwap<World>,
     pub(crate) status: Mutex<Status>,
+    pub(crate) progress: Mutex<Progress>,
+    /// Raised when objects, findings or the progress of proxies are different from before.
+    pub(crate) news: watch::Sender<u64>,
     /// All objects in force, with their positions as they are now.
     pub(crate) objects: ArcSwap<RedBlackTreeMapSync<ObjectKey, Arc<Object>>>,
     /// Of reading, then across objects.
@@ -70,6 +80,8 @@ impl Shared {
         Self {
             world: ArcSwap::from_pointee(World::first(Mesh::empty(), Instant::now())),
             status: Mutex::default(),
+            progress: Mutex::default(),
+            news: watch::Sender::new(0),
             objects: ArcSwap::default(),
             findings: ArcSwap::default(),
             cache: Arc::new(Cache::new(metrics.clone())),
@@ -86,6 +98,14 @@ impl Shared {
     pub(crate) async fn readiness(&self) {
         // The sender is here, so waiting does not fail.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    pub(crate) fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_news(&self) {
+        self.news.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn status(&self) -> std::sync::MutexGuard<'_, Status> {
@@ -183,21 +203,35 @@ impl Engine {
                     slot.put(&world, Extent::everything());
                 }
                 self.slots.insert(id, slot);
+                if !status.node.observer {
+                    self.shared.progress().connected(id, world.revision);
+                }
                 self.shared.status().proxies.insert(id, status);
             }
             Event::Gone(id) => {
                 self.slots.remove(&id);
+                self.shared.progress().gone(id);
+                self.shared.tell_news();
                 if let Some(status) = self.shared.status().proxies.remove(&id) {
                     tracing::info!(node = %status.node.name, "proxy disconnected");
                 }
             }
             Event::Observed(id, event) => self.observed(id, &event),
+            Event::Settled { id, revision, complete } => {
+                // A proxy that has not asked for everything yet has not got everything.
+                let all = self.shared.status().proxies.get(&id).is_some_and(ProxyStatus::has_asked);
+                if all {
+                    self.shared.progress().settled(id, revision, complete);
+                    self.shared.tell_news();
+                }
+            }
             Event::Analysed(revision, findings) => {
                 if revision >= self.analysed {
                     self.analysed = revision;
                     let reading = self.shared.findings.load().0.clone();
                     log_findings(&findings, &self.shared.findings.load().1);
                     self.shared.findings.store(Arc::new((reading, findings)));
+                    self.shared.tell_news();
                 }
             }
             Event::Stop => {}
@@ -207,14 +241,28 @@ impl Engine {
     fn configure(&mut self, layer: Layer, batch: Batch) {
         let Batch { changes, moved, findings } = self.layers.take(layer, batch);
         let mut objects = (**self.shared.objects.load()).clone();
-        for change in &changes {
-            match change {
-                Change::Put(object) => objects.insert_mut(object.key.clone(), object.clone()),
-                Change::Delete(key) => _ = objects.remove_mut(key),
+        {
+            let mut progress = self.shared.progress();
+            for change in &changes {
+                match change {
+                    Change::Put(object) => {
+                        if reconciled(&object.kind) {
+                            progress.changed(&object.key, object.meta.version.generation);
+                        }
+                        objects.insert_mut(object.key.clone(), object.clone());
+                    }
+                    Change::Delete(key) => {
+                        progress.deleted(key);
+                        objects.remove_mut(key);
+                    }
+                }
             }
-        }
-        for object in moved {
-            objects.insert_mut(object.key.clone(), object);
+            for object in moved {
+                if reconciled(&object.kind) {
+                    progress.renamed(&object.key, object.meta.version.generation);
+                }
+                objects.insert_mut(object.key.clone(), object);
+            }
         }
         self.shared.objects.store(Arc::new(objects));
         if let Some(findings) = findings {
@@ -222,6 +270,7 @@ impl Engine {
             log_findings(&findings, before);
             self.shared.findings.store(Arc::new((findings, across.clone())));
         }
+        self.shared.tell_news();
         self.analyse_at = Some(now() + ANALYSE_AFTER);
         let first = self.awaited.iter().position(|awaited| *awaited == layer).map(|at| self.awaited.remove(at));
         if first.is_some() || !changes.is_empty() {
@@ -237,6 +286,7 @@ impl Engine {
         let node = &proxy.node.name;
         match event {
             Observed::Refused { kind, message, .. } => {
+                self.shared.progress().refused(id);
                 tracing::warn!(%node, %kind, reason = ?message, "proxy refused a resource; its last good version stays in force");
             }
             Observed::Unanswered { kind, .. } => tracing::warn!(%node, %kind, "proxy does not answer"),
@@ -246,7 +296,10 @@ impl Engine {
             Observed::UnknownType { type_url } => {
                 tracing::debug!(%node, ?type_url, "proxy asks for a type that is not served")
             }
-            Observed::Subscribed { .. } | Observed::Acked { .. } | Observed::Stale { .. } => {}
+            Observed::Subscribed { .. }
+            | Observed::Acked { .. }
+            | Observed::Stale { .. }
+            | Observed::Settled { .. } => {}
         }
     }
 
@@ -256,6 +309,8 @@ impl Engine {
         let old = self.shared.world.load_full();
         let (mesh, dirty) = old.mesh.apply(&changes);
         if dirty.is_empty() {
+            self.shared.progress().applied(None, now());
+            self.shared.tell_news();
             self.debounce.applied(now(), began.elapsed());
             self.ready();
             return;
@@ -267,12 +322,18 @@ impl Engine {
         let mut told = 0;
         {
             let status = self.shared.status();
+            let mut progress = self.shared.progress();
+            progress.applied(Some(world.revision), now());
             for (id, slot) in &self.slots {
                 let extent = status.proxies.get(id).map_or_else(Extent::everything, |proxy| touch.extent(&proxy.node));
-                told += usize::from(!extent.is_empty());
+                if !extent.is_empty() {
+                    told += 1;
+                    progress.concerns(*id, world.revision);
+                }
                 slot.put(&world, extent);
             }
         }
+        self.shared.tell_news();
         let took = began.elapsed();
         self.shared.metrics.config_update(changes.len(), took);
         tracing::info!(
@@ -307,6 +368,26 @@ impl Engine {
             }
         });
     }
+}
+
+/// Whether an object of this kind says in its status where it is in force: Istio's kinds do.
+const fn reconciled(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::VirtualService(_)
+            | Kind::DestinationRule(_)
+            | Kind::Gateway(_)
+            | Kind::ServiceEntry(_)
+            | Kind::WorkloadEntry(_)
+            | Kind::WorkloadGroup(_)
+            | Kind::Sidecar(_)
+            | Kind::EnvoyFilter(_)
+            | Kind::ProxyConfig(_)
+            | Kind::PeerAuthentication(_)
+            | Kind::RequestAuthentication(_)
+            | Kind::AuthorizationPolicy(_)
+            | Kind::Telemetry(_)
+    )
 }
 
 /// Says each finding once, when it is new.

@@ -1,7 +1,7 @@
 //! What the control plane writes to Kubernetes, and asks of it.
 //!
-//! Every replica checks tokens ([`tokens`]) and follows the certificate authority's Secrets ([`authority`]). All other
-//! writing is done by one replica at a time, the [`leader`]: the mesh's roots in every namespace ([`roots`]), the bundles
+//! Every replica checks tokens ([`tokens`]), follows the certificate authority's Secrets ([`authority`]) and tells the others
+//! how far its proxies are ([`replicas`]). All other writing is done by one replica at a time, the [`leader`]: the mesh's roots in every namespace ([`roots`]), the bundles
 //! of the webhooks ([`webhooks`]) and the status of configuration objects ([`status`]).
 //!
 //! Not here: reading configuration (`mizzen-sources`) and answering the webhooks' calls.
@@ -11,7 +11,9 @@ pub(crate) mod authority;
 mod fake;
 pub(crate) mod leader;
 pub(crate) mod objects;
+pub(crate) mod replicas;
 pub(crate) mod roots;
+pub(crate) mod status;
 pub(crate) mod tokens;
 pub(crate) mod webhooks;
 
@@ -27,6 +29,7 @@ use mizzen_config::Kind;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::engine::Shared;
 use crate::run::KubernetesConfig;
 pub(crate) use authority::CaError;
 use leader::{Election, Leading};
@@ -46,8 +49,8 @@ pub(crate) struct Place {
     pub(crate) replica: String,
 }
 
-/// An API server that sends nothing for so long does not answer any more. Watches end sooner by themselves.
-const SILENCE: Duration = Duration::from_secs(130);
+/// An API server that sends nothing for so long does not answer any more. Watches are ended sooner, by either side.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// The mesh's roots as PEM; changes when the authority does.
 pub(crate) type Roots = watch::Receiver<Arc<str>>;
@@ -163,16 +166,25 @@ impl Leaders {
     }
 
     /// Takes part, and does a leader's work while this replica is one. Ends with `stop`, after leaderships are given back.
-    pub(crate) async fn run(self, place: Place, roots: Roots, stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, place: Place, shared: Arc<Shared>, roots: Roots, stop: watch::Receiver<bool>) {
+        let reports = replicas::report(place.clone(), shared.clone(), stop.clone());
         let of_mesh = {
             let (place, roots) = (place.clone(), roots.clone());
-            while_leading(self.mesh.leading(), move |leading| roots::distribute(place.clone(), roots.clone(), leading))
+            while_leading(self.mesh.leading(), move |leading| {
+                let (place, roots, shared) = (place.clone(), roots.clone(), shared.clone());
+                async move {
+                    tokio::join!(
+                        roots::distribute(place.clone(), roots, leading.clone()),
+                        status::write(place, shared, leading),
+                    );
+                }
+            })
         };
         let of_revision = while_leading(self.revision.leading(), move |leading| {
             webhooks::keep(place.clone(), roots.clone(), leading)
         });
         tokio::select! {
-            _ = async { tokio::join!(self.mesh.run(stop.clone()), self.revision.run(stop)) } => {}
+            _ = async { tokio::join!(self.mesh.run(stop.clone()), self.revision.run(stop), reports) } => {}
             _ = async { tokio::join!(of_mesh, of_revision) } => {}
         }
     }

@@ -18,6 +18,7 @@ mod http;
 mod kubernetes;
 mod metrics;
 mod node;
+mod progress;
 mod queue;
 mod run;
 #[cfg(test)]

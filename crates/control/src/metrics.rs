@@ -46,7 +46,8 @@ impl Metrics {
             Observed::Subscribed { .. }
             | Observed::Acked { .. }
             | Observed::Stale { .. }
-            | Observed::UnknownType { .. } => {}
+            | Observed::UnknownType { .. }
+            | Observed::Settled { .. } => {}
         }
     }
 

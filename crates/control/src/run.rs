@@ -226,7 +226,7 @@ pub async fn run(
     let leaders = place.as_ref().map(Leaders::new);
     let following = identity.follow_secrets(leaders.as_ref().map(Leaders::of_mesh));
     if let (Some(leaders), Some(place)) = (&leaders, place) {
-        let work = leaders.clone().run(place, identity.roots.subscribe(), stopped.clone());
+        let work = leaders.clone().run(place, shared.clone(), identity.roots.subscribe(), stopped.clone());
         tasks.spawn(async move {
             work.await;
             ("the leader's work", Ok(()))

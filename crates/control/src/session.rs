@@ -113,8 +113,14 @@ impl Session for ProxySession {
             self.metrics.converged(since.elapsed());
         }
         self.metrics.observe(&event);
+        let event = match event {
+            Observed::Settled { complete } => {
+                Event::Settled { id: self.id, revision: self.contents.revision(), complete }
+            }
+            event => Event::Observed(self.id, event),
+        };
         // The engine is gone only when everything ends.
-        let _ = self.events.send(Event::Observed(self.id, event));
+        let _ = self.events.send(event);
     }
 }
 

@@ -68,6 +68,11 @@ impl ProxyStatus {
         Self { node, identity, mode, connected_at, types: Default::default() }
     }
 
+    /// Whether it has asked for what every proxy needs.
+    pub(crate) fn has_asked(&self) -> bool {
+        [ResourceType::Cluster, ResourceType::Listener].into_iter().all(|kind| self.types[position(kind)].subscribed)
+    }
+
     pub(crate) fn observe(&mut self, event: &Observed, at: SystemTime) {
         let Some(kind) = kind_of(event) else { return };
         let status = &mut self.types[position(kind)];
@@ -91,7 +96,10 @@ impl ProxyStatus {
                 status.refused = Some(Refused { moment, message: message.clone() });
                 status.rejects += 1;
             }
-            Observed::Stale { .. } | Observed::Unanswered { .. } | Observed::UnknownType { .. } => {}
+            Observed::Stale { .. }
+            | Observed::Unanswered { .. }
+            | Observed::UnknownType { .. }
+            | Observed::Settled { .. } => {}
         }
     }
 
@@ -169,7 +177,7 @@ pub(crate) const fn kind_of(event: &Observed) -> Option<ResourceType> {
         | Observed::Refused { kind, .. }
         | Observed::Stale { kind }
         | Observed::Unanswered { kind, .. } => Some(*kind),
-        Observed::UnknownType { .. } => None,
+        Observed::UnknownType { .. } | Observed::Settled { .. } => None,
     }
 }
 

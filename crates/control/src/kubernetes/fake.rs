@@ -184,7 +184,8 @@ impl Store {
             metadata.insert("namespace".to_owned(), key.2.clone().into());
         }
         metadata.insert("resourceVersion".to_owned(), self.version.to_string().into());
-        let uid = before.map_or_else(|| json!(format!("uid-{}", self.version)), |it| it["metadata"]["uid"].clone());
+        let given = metadata.get("uid").cloned().unwrap_or_else(|| json!(format!("uid-{}", self.version)));
+        let uid = before.map_or(given, |it| it["metadata"]["uid"].clone());
         metadata.insert("uid".to_owned(), uid);
         let generation = match before {
             Some(before) if before["spec"] == object["spec"] => before["metadata"]["generation"].clone(),

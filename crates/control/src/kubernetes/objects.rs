@@ -104,7 +104,8 @@ impl<V> Shown<V> {
 #[derive(Debug)]
 pub(crate) struct Work<N> {
     due: BTreeMap<N, Instant>,
-    failures: BTreeMap<N, u32>,
+    /// How often a thing has failed in a row, and when it may be tried again.
+    failures: BTreeMap<N, (u32, Instant)>,
     /// Between two of them.
     pace: Duration,
     next: Option<Instant>,
@@ -120,14 +121,15 @@ impl<N: Ord + Clone> Work<N> {
         Self { due: BTreeMap::new(), failures: BTreeMap::new(), pace, next: None }
     }
 
+    /// Does a thing as soon as may be.
     pub(crate) fn add(&mut self, thing: N, now: Instant) {
-        // A thing that failed keeps its later time: it would fail again.
-        self.due.entry(thing).or_insert(now);
+        self.add_later(thing, now);
     }
 
-    /// Does a thing not before this time.
+    /// Does a thing at this time, if nothing asks for it sooner. What failed has to wait all the same.
     pub(crate) fn add_later(&mut self, thing: N, at: Instant) {
-        self.due.entry(thing).or_insert(at);
+        let at = self.failures.get(&thing).map_or(at, |(_, until)| at.max(*until));
+        self.due.entry(thing).and_modify(|due| *due = at.min(*due)).or_insert(at);
     }
 
     /// When something may be done next.
@@ -155,10 +157,10 @@ impl<N: Ord + Clone> Work<N> {
     /// Does it again, later.
     pub(crate) fn failed(&mut self, thing: N, now: Instant) {
         self.next = Some(now + self.pace);
-        let failures = self.failures.entry(thing.clone()).or_default();
-        *failures += 1;
-        let pause = FIRST_RETRY.saturating_mul(1 << (*failures - 1).min(8)).min(LAST_RETRY);
-        self.due.insert(thing, now + pause);
+        let failures = self.failures.get(&thing).map_or(0, |(failures, _)| *failures);
+        let until = now + FIRST_RETRY.saturating_mul(1 << failures.min(8)).min(LAST_RETRY);
+        self.failures.insert(thing.clone(), (failures.saturating_add(1), until));
+        self.due.insert(thing, until);
     }
 }
 

@@ -125,6 +125,11 @@ pub enum Observed {
     UnknownType {
         type_url: String,
     },
+    /// Nothing is under way any more: the client has answered all that was made from the newest state. `complete`: and it
+    /// works with all of that.
+    Settled {
+        complete: bool,
+    },
 }
 
 /// A request that cannot be served; ends the stream.
@@ -149,6 +154,8 @@ pub struct Stream {
     held: BTreeMap<Arc<str>, u64>,
     /// A client that came back with clusters has old routes too: until then it is given time to ask for them.
     returned_until: Option<Instant>,
+    /// Something came since [`Observed::Settled`] was noted last.
+    unsettled: bool,
     observed: Vec<Observed>,
 }
 
@@ -163,6 +170,7 @@ impl Stream {
             step: 0,
             held: BTreeMap::new(),
             returned_until: None,
+            unsettled: false,
             observed: Vec::new(),
         }
     }
@@ -173,6 +181,7 @@ impl Stream {
 
     /// Notes what may have changed; [`Self::advance`] looks whether it did.
     pub fn mark(&mut self, mark: Mark) {
+        self.unsettled = true;
         let watch = &mut self.watches[mark.kind.index()];
         if !watch.subscribed {
             return;
@@ -211,7 +220,17 @@ impl Stream {
         let mut responses: Vec<_> =
             ResourceType::ALL.into_iter().filter_map(|kind| self.generate(kind, now, content)).collect();
         responses.extend(self.release(now));
+        self.settle();
         responses
+    }
+
+    fn settle(&mut self) {
+        let mut subscribed = self.watches.iter().filter(|watch| watch.subscribed);
+        if self.unsettled && subscribed.clone().all(Watch::is_idle) {
+            self.unsettled = false;
+            let complete = subscribed.all(|watch| watch.refused.is_empty() && !watch.lost);
+            self.observed.push(Observed::Settled { complete });
+        }
     }
 
     fn expire(&mut self, now: Instant) {
@@ -219,6 +238,8 @@ impl Stream {
             let watch = &mut self.watches[kind.index()];
             if let Some(lost) = watch.in_flight.take_if(|it| now >= it.since + ANSWER_TIMEOUT) {
                 watch.clean_at = lost.covers.unwrap_or(watch.clean_at);
+                watch.lost = true;
+                self.unsettled = true;
                 self.observed.push(Observed::Unanswered { kind, nonce: lost.nonce });
             }
         }

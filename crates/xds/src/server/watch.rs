@@ -99,6 +99,8 @@ pub(crate) struct Watch {
     pub(crate) last_nonce: u64,
     /// Resources of which the newest version was refused: the client still works with an older one.
     pub(crate) refused: HashSet<Arc<str>>,
+    /// The last response was not answered in time.
+    pub(crate) lost: bool,
     /// The client has everything as it was in this step of the stream.
     pub(crate) clean_at: u64,
 }
@@ -110,8 +112,12 @@ impl Watch {
 
     /// Whether the client works with the state of this step, or a later one.
     pub(crate) fn has_reached(&self, step: u64) -> bool {
-        let idle = self.asked.is_empty() && self.dirty.is_empty() && self.in_flight.is_none();
-        !self.subscribed || (self.refused.is_empty() && (idle || self.clean_at >= step))
+        !self.subscribed || (self.refused.is_empty() && (self.is_idle() || self.clean_at >= step))
+    }
+
+    /// Whether nothing is under way or to be sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.dirty.is_empty() && self.in_flight.is_none()
     }
 
     /// Makes sure that this resource is sent, whatever the client is thought to hold.

@@ -53,6 +53,10 @@ fn work_is_paced_and_failures_wait_longer() {
         assert_eq!(work.take(now + next), Some("b"));
     }
     assert_eq!(wait, LAST_RETRY);
+    work.add_later("b", now + LAST_RETRY * 3);
+    work.add("b", now + LAST_RETRY * 2);
+    assert_eq!(work.wake(), Some(now + LAST_RETRY * 2), "the sooner time counts");
+    assert_eq!(work.take(now + LAST_RETRY * 2), Some("b"));
     work.wrote(&"b", now);
     work.failed("b", now);
     assert_eq!(work.wake(), Some(now + FIRST_RETRY));

@@ -23,6 +23,7 @@ impl Stream {
             self.observed.push(Observed::UnknownType { type_url });
             return Ok(());
         };
+        self.unsettled = true;
         match request {
             Request::Delta(request) => self.delta_request(kind, request, now)?,
             Request::Sotw(request) => self.sotw_request(kind, request, now)?,
@@ -174,6 +175,7 @@ impl Stream {
             return;
         };
         let nonce = response.nonce;
+        watch.lost = false;
         match error {
             None => {
                 if self.mode == Mode::Sotw && kind.is_wildcard() {

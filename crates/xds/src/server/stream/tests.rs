@@ -525,3 +525,44 @@ fn too_many_names_end_the_stream() {
     });
     assert_eq!(bench.stream.request(request, bench.now), Err(BadRequest::TooManyNames(Eds)));
 }
+
+#[test]
+fn a_stream_is_settled_when_the_client_has_answered_everything() {
+    let settled = |it: &Observed| matches!(it, Observed::Settled { complete: true });
+    for mode in [Mode::Delta, Mode::Sotw] {
+        let mut bench = Bench::settled(mode);
+        assert!(bench.observed(settled) > 0, "{mode:?}");
+        bench.advance();
+        assert_eq!(bench.observed(settled), 0, "{mode:?}: nothing new");
+        // What may have changed and did not.
+        bench.mark_all();
+        bench.advance();
+        assert_eq!(bench.observed(settled), 1, "{mode:?}");
+        bench.world.put(Cds, "a", "2");
+        bench.world.put(Rds, "80", "2");
+        bench.mark_all();
+        let mut sent = bench.advance();
+        assert_eq!(bench.observed(settled), 0, "{mode:?}: clusters are not answered, routes not even sent");
+        loop {
+            bench.ack_all(&sent);
+            let next = bench.advance();
+            if next.is_empty() {
+                break;
+            }
+            assert_eq!(bench.observed(settled), 0, "{mode:?}");
+            sent = next;
+        }
+        assert_eq!(bench.observed(settled), 1, "{mode:?}");
+        bench.world.put(Rds, "80", "bad");
+        bench.mark_all();
+        let sent = bench.advance();
+        bench.answer(&sent[0], Some("80: bad"));
+        bench.advance();
+        assert_eq!(bench.observed(|it| matches!(it, Observed::Settled { complete: false })), 1, "{mode:?}");
+        bench.world.put(Rds, "80", "lost");
+        bench.mark_all();
+        bench.advance();
+        bench.after(ANSWER_TIMEOUT);
+        assert_eq!(bench.observed(|it| matches!(it, Observed::Settled { complete: false })), 1, "{mode:?}: no answer");
+    }
+}

@@ -1,0 +1,224 @@
+//! What the status of an object ought to be. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+use mizzen_config::code;
+use mizzen_types::{Finding, Severity};
+use serde_json::{Value, json};
+
+use crate::progress::Count;
+
+/// What is known about one generation of an object.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) generation: i64,
+    pub(super) findings: &'a [Finding],
+    pub(super) in_force: InForce,
+}
+
+/// Which generation proxies are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InForce {
+    Newest(Count),
+    /// The newest is wrong, and this one, the last good one, stays.
+    Older(i64, Count),
+    Nothing,
+}
+
+/// Findings about two objects that claim the same.
+const CONFLICTS: [&str; 4] = ["MZ0103", "MZ0106", "MZ0109", "MZ0116"];
+/// Findings about names that lead nowhere.
+const REFERENCES: [&str; 8] = ["MZ0101", "MZ0102", "MZ0104", "MZ0105", "MZ0107", "MZ0108", "MZ0113", "MZ0114"];
+/// Findings told in one message.
+const TOLD: usize = 5;
+
+impl Known<'_> {
+    /// Whether the object is wrong in itself, so that this generation is not in force.
+    pub(super) fn rejected(&self) -> bool {
+        self.findings.iter().any(rejects)
+    }
+
+    /// The status to write in the place of `before`; `None` when that says it all.
+    pub(super) fn status(&self, before: &Value, now: Timestamp) -> Option<Value> {
+        let old = before["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is = |condition: &Value, wanted: &Value| condition["type"] == wanted["type"];
+        let mut conditions = Vec::new();
+        let wanted = self.conditions(old);
+        for mut condition in wanted {
+            let before = old.iter().find(|before| is(before, &condition));
+            let kept = before.filter(|before| before["status"] == condition["status"]);
+            let since = kept.map(|before| before["lastTransitionTime"].clone()).filter(Value::is_string);
+            // Kubernetes writes times in whole seconds.
+            let now = || json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            condition["lastTransitionTime"] = since.unwrap_or_else(now);
+            conditions.push(condition);
+        }
+        // What others have to say stays.
+        let others: Vec<_> = old.iter().filter(|it| !conditions.iter().any(|ours| is(it, ours))).cloned().collect();
+        conditions.extend(others);
+        let status = json!({
+            "observedGeneration": self.generation,
+            "conditions": conditions,
+            "validationMessages": self.findings.iter().map(validation_message).collect::<Vec<_>>(),
+        });
+        (!same(before, &status)).then_some(status)
+    }
+
+    fn conditions(&self, old: &[Value]) -> Vec<Value> {
+        let condition = |kind: &str, status: bool, reason: &str, message: String| {
+            json!({
+                "type": kind,
+                "status": if status { "True" } else { "False" },
+                "reason": reason,
+                "message": message,
+                "observedGeneration": self.generation,
+            })
+        };
+        let of = |wanted: fn(&Finding) -> bool| self.findings.iter().filter(|it| wanted(it)).collect::<Vec<_>>();
+        let mut conditions = Vec::new();
+
+        let wrong = of(rejects);
+        let rest = of(|it| !rejects(it) && !is_conflict(it) && !is_reference(it) && it.code != code::LAST_GOOD);
+        conditions.push(match (wrong.first(), rest.is_empty()) {
+            (Some(_), _) => condition("Accepted", false, "Invalid", texts(&wrong)),
+            (None, true) => condition("Accepted", true, "Accepted", "the object is valid".to_owned()),
+            (None, false) => {
+                condition("Accepted", true, "Accepted", format!("the object is valid, but: {}", texts(&rest)))
+            }
+        });
+
+        let unresolved = of(is_reference);
+        conditions.push(match unresolved.first() {
+            Some(first) => condition("ResolvedRefs", false, &reason(first), texts(&unresolved)),
+            None => condition("ResolvedRefs", true, "ResolvedRefs", "everything that it names exists".to_owned()),
+        });
+
+        // Said only of those that have, or had, a conflict.
+        let conflicts = of(is_conflict);
+        match conflicts.first() {
+            Some(first) => conditions.push(condition("Conflicted", true, &reason(first), texts(&conflicts))),
+            None if old.iter().any(|it| it["type"] == "Conflicted") => {
+                conditions.push(condition(
+                    "Conflicted",
+                    false,
+                    "NoConflicts",
+                    "no other object claims the same".to_owned(),
+                ));
+            }
+            None => {}
+        }
+
+        let reconciled = |status, reason, message| condition("Reconciled", status, reason, message);
+        let current = match (wrong.is_empty(), self.in_force) {
+            (true, InForce::Newest(count)) if count.of == 0 => {
+                reconciled(true, "NoProxies", "no proxy is connected; each is told when it connects".to_owned())
+            }
+            (true, InForce::Newest(count)) if count.on == count.of => {
+                reconciled(true, "InForce", format!("in force on {}", on(count)))
+            }
+            (true, InForce::Newest(count)) if count.refused > 0 => {
+                let refused = format!("; {} refused it, see `mizzen proxy-status`", proxies(count.refused));
+                reconciled(false, "Refused", format!("in force on {}{refused}", on(count)))
+            }
+            (true, InForce::Newest(count)) => reconciled(false, "Pending", format!("in force on {}", on(count))),
+            (_, InForce::Older(generation, count)) => {
+                let message = format!("not in force; generation {generation} stays in force on {}", on(count));
+                reconciled(false, "NotAccepted", message)
+            }
+            (_, _) => reconciled(false, "NotAccepted", "not in force".to_owned()),
+        };
+        conditions.push(self.unless_said(current, old));
+        conditions
+    }
+
+    /// Once a generation was in force everywhere, this is not taken back or counted anew when proxies come and go: each that
+    /// comes is told before it serves. Otherwise every change of scale would write to every object.
+    fn unless_said(&self, current: Value, old: &[Value]) -> Value {
+        let before = old.iter().find(|it| it["type"] == "Reconciled");
+        let said = before.filter(|it| {
+            it["status"] == "True" && it["reason"] == "InForce" && it["observedGeneration"] == self.generation
+        });
+        match said {
+            Some(said) if current["reason"] != "NotAccepted" => said.clone(),
+            _ => current,
+        }
+    }
+}
+
+/// Whether two statuses say the same, whenever they were written.
+pub(super) fn same(a: &Value, b: &Value) -> bool {
+    let conditions = |status: &Value| {
+        let mut all: Vec<_> = status["conditions"].as_array().cloned().unwrap_or_default();
+        for condition in all.iter_mut().filter_map(Value::as_object_mut) {
+            condition.retain(|key, value| !key.ends_with("Time") && !value.is_null());
+        }
+        all.sort_by_cached_key(|it| it["type"].to_string());
+        all
+    };
+    let messages = |status: &Value| status["validationMessages"].as_array().cloned().unwrap_or_default();
+    a["observedGeneration"] == b["observedGeneration"] && conditions(a) == conditions(b) && messages(a) == messages(b)
+}
+
+/// Found while reading, and so grave that the object is left out.
+fn rejects(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && mizzen_analysis::message(finding.code).is_none()
+}
+
+fn is_conflict(finding: &Finding) -> bool {
+    CONFLICTS.contains(&finding.code)
+}
+
+fn is_reference(finding: &Finding) -> bool {
+    REFERENCES.contains(&finding.code)
+}
+
+/// A condition's reason: the finding's name in the form that Kubernetes asks for.
+fn reason(finding: &Finding) -> String {
+    let name = mizzen_analysis::message(finding.code).map_or(finding.code, |message| message.name);
+    let mut start = true;
+    let mut reason = String::new();
+    for char in name.chars() {
+        if char == '-' {
+            start = true;
+        } else if std::mem::take(&mut start) {
+            reason.extend(char.to_uppercase());
+        } else {
+            reason.push(char);
+        }
+    }
+    reason
+}
+
+fn texts(findings: &[&Finding]) -> String {
+    let text = |finding: &&Finding| {
+        let field = finding.origin.as_ref().map(|origin| origin.field.as_str()).unwrap_or_default();
+        let place = if field.is_empty() { String::new() } else { format!("{field}: ") };
+        let hint = finding.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{place}{}{hint} ({})", finding.message, finding.code)
+    };
+    let mut told: Vec<_> = findings.iter().take(TOLD).map(text).collect();
+    if findings.len() > TOLD {
+        told.push(format!("and {} more", findings.len() - TOLD));
+    }
+    told.join(". ")
+}
+
+/// As Istio's analysers leave them in a status.
+fn validation_message(finding: &Finding) -> Value {
+    let level = match finding.severity {
+        Severity::Info => "INFO",
+        Severity::Warning => "WARNING",
+        Severity::Error => "ERROR",
+    };
+    json!({"type": {"code": finding.code, "name": reason(finding)}, "level": level})
+}
+
+fn on(count: Count) -> String {
+    format!("{} of {}", count.on, proxies(count.of))
+}
+
+fn proxies(count: usize) -> String {
+    if count == 1 { "1 proxy".to_owned() } else { format!("{count} proxies") }
+}
+
+#[cfg(test)]
+mod tests;
