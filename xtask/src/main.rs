@@ -2,6 +2,7 @@
 
 mod bench;
 mod crds;
+mod demo;
 mod envoy;
 mod image;
 mod protos;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::bail;
 
-use crate::envoy;
 use crate::steps::{Counts, cargo, cargo_test, check, repository};
+use crate::{demo, envoy};
 
 const STEPS: [&str; 5] = ["format", "clippy", "unit", "demo", "docs"];
 
@@ -25,7 +25,7 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
                 &mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
             )?,
             "unit" => unit()?,
-            "demo" => demo()?,
+            "demo" => demo::run()?,
             "docs" => check(
                 "docs",
                 cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
@@ -68,10 +68,4 @@ fn unit() -> anyhow::Result<Counts> {
         counts.skipped.extend(skipped);
     }
     Ok(counts)
-}
-
-/// The release build that the README's first command makes. The demo itself is run from start to end by the `mizzen` crate's
-/// own test, with the debug build.
-fn demo() -> anyhow::Result<Counts> {
-    check("release build", &mut cargo(&["build", "--quiet", "--release"]))
 }

@@ -1,13 +1,19 @@
 //! The mesh's roots in every namespace: the ConfigMap `istio-ca-root-cert`, which pods mount to know the control plane by.
+//!
+//! Its owner is the revision's MutatingWebhookConfiguration: when the control plane is uninstalled, Kubernetes takes the
+//! ConfigMaps away too.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -36,6 +42,7 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
     let mut maps = Shown::<Option<String>>::default();
     let mut work = Work::<String>::new(PACE);
     let mut pem = roots.borrow_and_update().clone();
+    let mut owner = None;
     loop {
         let complete = namespaces.is_complete() && maps.is_complete();
         let touched: Vec<String> = tokio::select! {
@@ -62,7 +69,11 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
                     let stays = namespaces.get(&(String::new(), namespace.clone())) == Some(&true);
                     let said = maps.get(&(namespace.clone(), CONFIG_MAP.to_owned())).and_then(Option::as_deref);
                     if leading.now() && stays && said != Some(&*pem) {
-                        write(&place, namespace, &pem, &mut work).await;
+                        // Once found, it is kept: a ConfigMap that is written while the owner goes away has to go with it.
+                        if owner.is_none() {
+                            owner = find_owner(&place).await;
+                        }
+                        write(&place, namespace, &pem, owner.as_ref(), &mut work).await;
                     }
                 }
                 continue;
@@ -77,14 +88,39 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
     }
 }
 
-async fn write(place: &Place, namespace: String, pem: &Arc<str>, work: &mut Work<String>) {
+/// The injection webhooks of this revision, if it has any: what lives as long as the installation does.
+async fn find_owner(place: &Place) -> Option<OwnerReference> {
+    let api = Api::<MutatingWebhookConfiguration>::all(place.client.clone());
+    let ours = ListParams::default().labels(&format!("app=sidecar-injector,istio.io/rev={}", place.revision));
+    let found = match in_time(api.list(&ours)).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "the webhooks of this revision cannot be read; {CONFIG_MAP} is written without an owner");
+            return None;
+        }
+    };
+    // Tags come and go.
+    let lasting = found.items.into_iter().find(|hooks| !hooks.labels().contains_key("istio.io/tag"))?;
+    lasting.owner_ref(&())
+}
+
+async fn write(
+    place: &Place,
+    namespace: String,
+    pem: &Arc<str>,
+    owner: Option<&OwnerReference>,
+    work: &mut Work<String>,
+) {
     let api = Api::<ConfigMap>::namespaced(place.client.clone(), &namespace);
-    let map = json!({
+    let mut map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": CONFIG_MAP, "namespace": namespace, "labels": {"istio.io/config": "true"}},
         "data": {KEY: **pem},
     });
+    if let Some(owner) = owner {
+        map["metadata"]["ownerReferences"] = json!([owner]);
+    }
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let outcome = in_time(api.patch(CONFIG_MAP, &params, &Patch::Apply(&map))).await;
     let now = Instant::now();

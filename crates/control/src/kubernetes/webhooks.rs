@@ -14,7 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -126,7 +126,7 @@ where
                 let pem = roots.borrow().clone();
                 let mut patch = changes(hooks, &pem, answers);
                 if patch.is_empty() && !answers && !hooks.ignored().is_empty() {
-                    answers = webhook_answers(&place.client, &place.namespace).await;
+                    answers = webhook_answers(&place.client, &place.namespace, &place.revision).await;
                     if answers {
                         patch = changes(hooks, &pem, answers);
                     } else {
@@ -175,10 +175,12 @@ where
 
 /// Whether the API server asks the validating webhook and gets an answer: a Gateway without servers, which would be
 /// written to nowhere even if it were accepted, has to be refused by it.
-async fn webhook_answers(client: &Client, namespace: &str) -> bool {
+async fn webhook_answers(client: &Client, namespace: &str, revision: &str) -> bool {
     let resource =
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", "Gateway"), "gateways");
-    let probe = DynamicObject::new("invalid-gateway", &resource).within(namespace).data(json!({"spec": {}}));
+    let mut probe = DynamicObject::new("invalid-gateway", &resource).within(namespace).data(json!({"spec": {}}));
+    // So that it is this revision's webhook that is asked.
+    probe.labels_mut().insert("istio.io/rev".to_owned(), revision.to_owned());
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
     let params = PostParams { dry_run: true, ..PostParams::default() };
     match in_time(api.create(&params, &probe)).await {

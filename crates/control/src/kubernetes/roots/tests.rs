@@ -62,3 +62,23 @@ async fn what_is_right_is_not_written_again() {
     assert_eq!(fake.writes(&path("a")), 0);
     assert_eq!(fake.writes(&path("b")), 1);
 }
+
+#[tokio::test]
+async fn they_go_with_the_webhooks_of_the_revision() {
+    let fake = Fake::new();
+    let hooks = |name: &str, extra: Value| {
+        let mut labels = json!({"app": "sidecar-injector", "istio.io/rev": "default"});
+        labels.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let path = format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
+        fake.put(&path, json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "labels": labels}}));
+    };
+    hooks("a-tag", json!({"istio.io/tag": "stable"}));
+    hooks("istio-sidecar-injector", json!({}));
+    namespace(&fake, "shop");
+    let (_new_roots, roots) = watch::channel::<Arc<str>>("ONE".into());
+    tokio::spawn(distribute(fake.place("a"), roots, Leading::always()));
+    fake.until("the roots", |fake| said(fake, "shop").is_some()).await;
+    let owners = fake.get(&path("shop")).unwrap()["metadata"]["ownerReferences"].clone();
+    assert_eq!(owners[0]["uid"], "uid-istio-sidecar-injector", "{owners}");
+    assert_eq!(owners[0]["kind"], "MutatingWebhookConfiguration");
+}
