@@ -17,16 +17,16 @@ use crate::yaml::{Key, MAX_DEPTH, MAX_NODES, Mark, Node, Value};
 pub enum Keep {
     All,
     /// These fields, and of each what is said.
-    Only(&'static [(&'static str, Keep)]),
+    Only(&'static [(&'static str, Self)]),
     /// Everything but these fields; of those named with something to keep, that.
-    But(&'static [(&'static str, Option<Keep>)]),
+    But(&'static [(&'static str, Option<Self>)]),
     /// The entries of a map whose keys fulfil this.
     Keys(fn(&str) -> bool),
 }
 
 impl Keep {
     /// What to keep of a field; `None` when it is skipped.
-    fn of(&self, field: &str) -> Option<Keep> {
+    fn of(&self, field: &str) -> Option<Self> {
         match self {
             Self::All => Some(Self::All),
             Self::Only(fields) => fields.iter().find(|(name, _)| *name == field).map(|(_, keep)| *keep),

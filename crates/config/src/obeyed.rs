@@ -59,12 +59,9 @@ const TABLE: &[NotObeyed] = &[
     kind("ProxyConfig", "proxies keep their settings"),
     kind("WorkloadGroup", "nothing registers by it"),
     field(VS, "spec.http[].match[].statPrefix", "the route has no statistics of its own"),
-    field(VS, "spec.http[].retries.retryRemoteLocalities", "a proxy may refuse the routes and keep those it had"),
     field(VS, "spec.tcp[].match[].sourceSubnet", "Istio ignores it too"),
     field(GW, "spec.servers[].defaultEndpoint", "Istio ignores it too"),
     field(GW, "spec.servers[].tls.caCrl", "revoked certificates are accepted"),
-    field(GW, "spec.servers[].tls.verifyCertificateSpki", "a gateway may refuse the listener"),
-    field(GW, "spec.servers[].tls.verifyCertificateHash", "a gateway may refuse the listener"),
     value(GW, "spec.servers[].tls.mode", &["AUTO_PASSTHROUGH"], "the server has no routes"),
     value(SC, "spec.egress[].captureMode", &["IPTABLES", "NONE"], "traffic is caught as everywhere in the pod"),
     value(SC, "spec.ingress[].captureMode", &["IPTABLES", "NONE"], "traffic is caught as everywhere in the pod"),
@@ -83,7 +80,6 @@ const POLICY_TABLE: &[NotObeyed] = &[
     field(DR, "connectionPool.http.http2KeepAlive", "no PING frames are sent"),
     field(DR, "tls.caCrl", "revoked certificates are accepted"),
     field(DR, "tunnel", "connections go straight to the destination"),
-    field(DR, "proxyProtocol", "a proxy may refuse the destination, which then gets 503"),
 ];
 
 /// All entries with their full paths: for the documents and for tests.
@@ -91,8 +87,8 @@ pub fn entries() -> impl Iterator<Item = (NotObeyed, String)> {
     let plain = TABLE.iter().map(|entry| (*entry, entry.field.to_owned()));
     let policies = POLICIES.iter().flat_map(|place| {
         let per_port = place.ends_with("portLevelSettings[]");
-        // These exist for all ports together only (reference: semantics 112).
-        let never_per_port = |field: &str| matches!(field, "tunnel" | "proxyProtocol");
+        // This exists for all ports together only (reference: semantics 112).
+        let never_per_port = |field: &str| field == "tunnel";
         POLICY_TABLE
             .iter()
             .filter(move |entry| !(per_port && never_per_port(entry.field)))

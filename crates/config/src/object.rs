@@ -123,7 +123,7 @@ kinds! {
     RequestAuthentication(security::RequestAuthentication),
     AuthorizationPolicy(security::AuthorizationPolicy),
     Telemetry(telemetry::Telemetry),
-    /// Not a Kubernetes kind: the key `mesh` of the ConfigMap `istio`, under that ConfigMap's name.
+    /// Not a Kubernetes kind: the key `mesh` of the ConfigMap `istio` (or `istio-REVISION`), under the name `istio`.
     MeshConfig(mesh::MeshConfig),
     Service(kubernetes::Service),
     EndpointSlice(kubernetes::EndpointSlice),

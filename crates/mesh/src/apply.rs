@@ -34,10 +34,12 @@ pub(crate) fn apply(mesh: &Mesh, changes: &[Change]) -> (Arc<Mesh>, Dirty) {
     step.finish()
 }
 
-/// The mesh obeys the ConfigMap `istio` of the root namespace only.
+/// The mesh obeys the ConfigMap `istio` of the root namespace only; which namespace that is, the ConfigMap itself may say.
 fn is_mesh_config(object: &Object, config: &MeshConfig) -> bool {
-    let root = *object.key.namespace == *config.root_namespace || &*object.key.namespace == "istio-system";
-    matches!(object.kind, Kind::MeshConfig(_)) && &*object.key.name == "istio" && root
+    let Kind::MeshConfig(own) = &object.kind else { return false };
+    let namespace = &*object.key.namespace;
+    let root = *config.root_namespace == *namespace || *own.root_namespace == *namespace;
+    &*object.key.name == "istio" && (root || namespace == "istio-system")
 }
 
 struct Step {
@@ -128,7 +130,8 @@ impl Step {
             Kind::Pod(pod) => {
                 let node = mesh.nodes.get(pod.spec.node_name.as_str()).map(AsRef::as_ref);
                 let pod = Arc::new(Pod::read(&key.namespace, &key.name, meta, pod, node));
-                for address in &pod.addresses {
+                // Addresses of a node are shared by pods.
+                for address in pod.addresses.iter().filter(|_| !pod.on_host_network) {
                     mesh.pods_by_address = mesh.pods_by_address.insert(address.clone(), name.clone());
                 }
                 self.stale_selecting(&key.namespace, &pod.workload.labels);
@@ -137,8 +140,11 @@ impl Step {
                 self.dirty.workloads.insert(name);
             }
             Kind::Node(_) => {
-                mesh.nodes = mesh.nodes.insert(key.name.clone(), Arc::new(node_locality(&meta.labels)));
-                self.reread_pods_on(&key.name.clone());
+                let locality = node_locality(&meta.labels);
+                if mesh.nodes.get(&key.name).is_none_or(|known| **known != locality) {
+                    mesh.nodes = mesh.nodes.insert(key.name.clone(), Arc::new(locality));
+                    self.reread_pods_on(&key.name.clone());
+                }
             }
             Kind::WorkloadEntry(entry) => {
                 let outsider = Outsider::read(&key.namespace, &key.name, &meta.labels, entry);

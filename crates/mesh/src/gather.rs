@@ -40,7 +40,8 @@ fn from_slices(mesh: &Mesh, service: &Service) -> Endpoints {
                 }
                 _ => Arc::new(unknown_workload(&owner.0, &service.name)),
             };
-            for port in &slice.ports {
+            // Without a number a port means all ports, which no service port does.
+            for port in slice.ports.iter().filter(|port| port.port != 0) {
                 let Some(of_service) = service.ports.iter().find(|known| known.name == port.name) else { continue };
                 endpoints.by_port.entry(of_service.number).or_default().push(Endpoint {
                     address: address.as_str().into(),

@@ -34,8 +34,8 @@ pub use endpoint::{Endpoint, Endpoints, Health, Workload};
 pub use pod::Pod;
 pub use policy::{MtlsMode, PeerPolicy};
 pub use rules::{Attachment, DestinationPolicy, DestinationRuleEntry, GatewayRule, Order, VirtualServiceRule};
-pub use sidecar::{Egress, SidecarRule};
 pub use service::{Registry, Resolution, Service, ServiceKey, ServicePort, TargetPort};
+pub use sidecar::{Egress, SidecarRule};
 pub use visibility::Visibility;
 
 type Map<K, V> = RedBlackTreeMapSync<K, V>;

@@ -43,7 +43,9 @@ impl Mesh {
         let first = ServiceKey { host: host.clone(), namespace: "".into() };
         let same_host = self.services.range(first..).take_while(|(key, _)| key.host == *host);
         let visible = same_host.map(|(_, service)| service).filter(|service| service.visibility.shows_to(namespace));
-        visible.filter(|service| accept(service)).min_by_key(|service| (*service.key.namespace != *namespace, service.registry, service.created))
+        visible
+            .filter(|service| accept(service))
+            .min_by_key(|service| (*service.key.namespace != *namespace, service.registry, service.created))
     }
 
     fn host_exists(&self, host: &Hostname) -> bool {

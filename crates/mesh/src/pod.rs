@@ -14,8 +14,10 @@ use crate::endpoint::Workload;
 pub struct Pod {
     pub workload: Arc<Workload>,
     pub node: Arc<str>,
-    /// All its addresses; the first is the main one.
+    /// All its addresses; the first is the main one. None once it has ended: they may be another pod's by then.
     pub addresses: Vec<Arc<str>>,
+    /// Its addresses are those of its node.
+    pub on_host_network: bool,
     pub ready: bool,
     /// Named container ports.
     pub ports: Vec<(String, u16)>,
@@ -35,7 +37,8 @@ impl Pod {
         };
         let mut addresses: Vec<Arc<str>> = Vec::new();
         let listed = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str());
-        for ip in [pod.status.pod_ip.as_str()].into_iter().chain(listed).filter(|ip| !ip.is_empty()) {
+        let ended = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+        for ip in [pod.status.pod_ip.as_str()].into_iter().chain(listed).filter(|ip| !ended && !ip.is_empty()) {
             if !addresses.iter().any(|known| **known == *ip) {
                 addresses.push(ip.into());
             }
@@ -45,6 +48,7 @@ impl Pod {
             workload: Arc::new(workload),
             node: pod.spec.node_name.as_str().into(),
             addresses,
+            on_host_network: pod.spec.host_network,
             ready: pod.status.is_ready(),
             ports: ports
                 .filter(|port| !port.name.is_empty())

@@ -1,3 +1,5 @@
+mod cluster;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -81,4 +81,6 @@ fn the_mesh_configuration_of_a_cluster_is_found() {
     assert_eq!(config.trust_domain, "td");
     let change = Change::Put(parsed.objects[0].clone());
     assert_eq!(change.key().to_string(), "MeshConfig/istio-system/istio");
+    let of_revision = read_object("v1", "ConfigMap", &document(&text.replace("\"istio\"", "\"istio-canary\"")));
+    assert_eq!(of_revision.objects[0].key, parsed.objects[0].key);
 }

@@ -24,11 +24,13 @@ pub(super) struct Found {
 /// error there is no object: the mesh keeps the configuration it had.
 pub(super) fn of(object: &Object) -> Option<Found> {
     let Kind::ConfigMap(map) = &object.kind else { return None };
-    if &*object.key.name != "istio" {
+    // A cluster has one for each revision of the control plane, each of which reads its own alone.
+    let of_revision = object.key.name.starts_with("istio-") && object.positions.file().is_none();
+    if &*object.key.name != "istio" && !of_revision {
         return None;
     }
     let text = map.data.get("mesh")?;
-    let key = ObjectKey::new("MeshConfig", &object.key.namespace, &object.key.name);
+    let key = ObjectKey::new("MeshConfig", &object.key.namespace, "istio");
     let (config, raised) = read_config(text)?;
     let Some(config) = config else { return Some(Found { key, object: None, raised }) };
     let position = object.positions.at("data.mesh");
