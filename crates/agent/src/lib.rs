@@ -17,9 +17,11 @@ pub mod inputs;
 pub mod loglevel;
 pub mod node;
 pub mod podinfo;
+pub mod probers;
 pub mod proxy_config;
 pub mod run;
 pub mod settings;
+pub mod status;
 pub mod wait;
 
 pub use inputs::{Inputs, Role};

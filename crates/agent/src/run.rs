@@ -9,14 +9,27 @@ use std::path::Path;
 use mizzen_net::listen;
 use mizzen_proxy::admin::LogLevel;
 use mizzen_proxy::run::{self as proxy, RunError};
-use mizzen_proxy::{IdentityOptions, Limits, ProxyConfig};
+use mizzen_proxy::{Handle, IdentityOptions, Limits, ProxyConfig};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use crate::settings::{Ending, Settings};
+use crate::settings::Settings;
+use crate::status::{self, Status};
 
 /// Addresses that were opened.
 #[derive(Debug, Clone)]
 pub struct Started {
     pub proxy: proxy::Started,
+    /// The agent's own port.
+    pub status: Option<SocketAddr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Proxy(#[from] RunError),
+    #[error("cannot listen on {address} for the agent: {source}")]
+    Port { address: SocketAddr, source: io::Error },
 }
 
 /// Runs until `shutdown` is ready and the drain is over. `started` is told the addresses once they are open.
@@ -26,12 +39,56 @@ pub async fn run(
     log_level: LogLevel,
     started: impl FnOnce(&Started),
     shutdown: impl Future<Output = ()>,
-) -> Result<(), RunError> {
+) -> Result<(), AgentError> {
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
     let config = proxy_config(&settings, limits);
-    proxy::run(config, Some(log_level), |proxy| started(&Started { proxy: proxy.clone() }), shutdown).await
+    let (told, handle) = oneshot::channel();
+    let serving = proxy::run(
+        config,
+        Some(log_level),
+        |started| {
+            // It is waited for below, in the same function.
+            let _ = told.send(started.clone());
+        },
+        shutdown,
+    );
+    let beside = async {
+        // Without a handle the proxy did not start, and says why.
+        let Ok(proxy) = handle.await else { return Ok(()) };
+        let status = match (&proxy.handle, settings.ports.status) {
+            (Some(handle), Some(port)) => Some(serve_status(handle.clone(), &settings, port).await?),
+            _ => None,
+        };
+        let (address, task) = status.unzip();
+        started(&Started { proxy, status: address });
+        let _task = task.map(AbortOnDrop);
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = serving => ended.map_err(AgentError::from),
+        failed = beside => failed,
+    }
+}
+
+async fn serve_status(
+    handle: Handle,
+    settings: &Settings,
+    port: u16,
+) -> Result<(SocketAddr, JoinHandle<()>), AgentError> {
+    let address = SocketAddr::new(every_address(), port);
+    let status = Status::new(handle, settings.probers.clone(), settings.scrape.clone(), settings.address);
+    status::listen(address, status).await.map_err(|source| AgentError::Port { address, source })
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What the data plane is started with.
@@ -50,9 +107,8 @@ pub fn proxy_config(settings: &Settings, limits: Limits) -> ProxyConfig {
         state_dir: usable_state_dir(&settings.state_dir),
         health_address: Some(SocketAddr::new(any, settings.ports.health)),
         stats_address: Some(SocketAddr::new(any, settings.ports.stats)),
-        drain_time: match settings.ending {
-            Ending::After(drain) | Ending::WhenIdle(drain) => drain,
-        },
+        drain_time: settings.drain,
+        ending: settings.ending,
         limits,
     }
 }

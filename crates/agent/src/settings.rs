@@ -1,15 +1,18 @@
 //! From [`Inputs`] to everything that a start needs. Pure.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mizzen_proxy::Ending;
 use serde_json::Value;
 
 use crate::bootstrap::{self, Discovery, DiscoveryTls};
 use crate::duration;
 use crate::inputs::Inputs;
 use crate::node::{self, Facts};
+use crate::probers::{self, Prober, Scrape};
 use crate::proxy_config::{self, ANNOTATION};
 
 /// The name in the control plane's certificate when it is reached by an address that no certificate has.
@@ -43,6 +46,12 @@ pub struct Settings {
     /// How long open connections may go on when a listener is removed.
     pub drain: Duration,
     pub ending: Ending,
+    /// The application's probes, by the path that the kubelet asks the agent for.
+    pub probers: BTreeMap<String, Prober>,
+    /// The application's metrics.
+    pub scrape: Option<Scrape>,
+    /// The pod's main address.
+    pub address: Option<IpAddr>,
     /// What was asked for and is not obeyed, in words.
     pub notes: Vec<String>,
 }
@@ -65,17 +74,8 @@ pub struct Ports {
     pub health: u16,
     /// The proxy's own metrics.
     pub stats: u16,
-    /// The agent: merged metrics, probes of the application.
-    pub status: u16,
-}
-
-/// What SIGTERM begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Drain for this long, then end.
-    After(Duration),
-    /// Drain for at least this long, then end once no connection is open.
-    WhenIdle(Duration),
+    /// The agent: merged metrics, probes of the application. `None`: not at all.
+    pub status: Option<u16>,
 }
 
 /// Works out node, bootstrap and all else.
@@ -94,7 +94,7 @@ pub fn resolve(inputs: &Inputs) -> Result<Settings, SettingsError> {
         admin: config.admin_port,
         health: port(inputs, "ENVOY_STATUS_PORT", 15021)?,
         stats: port(inputs, "ENVOY_PROMETHEUS_PORT", 15090)?,
-        status: config.status_port,
+        status: Some(config.status_port).filter(|port| *port != 0),
     };
 
     let (host, discovery_port) = address("discoveryAddress", &config.discovery_address)?;
@@ -138,6 +138,9 @@ pub fn resolve(inputs: &Inputs) -> Result<Settings, SettingsError> {
         concurrency: concurrency(inputs, config.concurrency)?,
         drain: config.drain,
         ending: ending(inputs, config.termination_drain)?,
+        probers: probers::probers(inputs.variable("ISTIO_KUBE_APP_PROBERS"))?,
+        scrape: probers::scrape(inputs.variable("ISTIO_PROMETHEUS_ANNOTATIONS"), config.status_port)?,
+        address: inputs.variable("INSTANCE_IP").and_then(|text| text.split(',').next()?.trim().parse().ok()),
         notes,
     })
 }

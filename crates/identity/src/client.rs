@@ -1,7 +1,7 @@
 //! Keeps a workload's certificate fresh.
 //!
 //! Makes a key, has it signed by the control plane, publishes the result, and does so again when half of the validity
-//! is over. Until a new certificate is there the old one stays in force, however long the control plane is away.
+//! is over, or when the file with the mesh's roots changes: the answer brings the new ones. Until a new certificate is there the old one stays in force, however long the control plane is away.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
 
 use crate::certificate::{self, Certificate, CertificateError, Identity, TrustRoots};
-use crate::connect::{ConnectError, ControlPlane};
+use crate::connect::{ConnectError, ControlPlane, RootSource};
 use crate::files;
 use crate::secrets::Secrets;
 
@@ -26,6 +26,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY_WITHOUT: Duration = Duration::from_secs(3);
 /// … and up to this while an old one is still in force.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Time between looks at the file with the mesh's roots. It is replaced seldom, and a minute late anyway (by the kubelet).
+const ROOTS_PERIOD: Duration = Duration::from_secs(20);
 /// How long one attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Share of the validity by which the time of renewal is spread, so that a mesh does not renew at one moment.
@@ -101,13 +103,17 @@ impl Drop for WorkloadIdentity {
 
 async fn renew_for_ever(config: Config, publish: watch::Sender<Option<Arc<Identity>>>) {
     let mut failures = 0;
+    let mut roots = RootsFile::new(&config.control_plane.roots, publish.borrow().as_deref());
     loop {
         let held = publish.borrow().clone();
         if failures == 0
             && let Some(identity) = &held
         {
             let pause = until_renewal(identity, SystemTime::now(), rand::random());
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = roots.changed() => tracing::info!("the mesh's roots have changed"),
+            }
         }
         let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, renew(&config));
         match attempt.await.unwrap_or(Err(RenewError::Timeout)) {
@@ -119,6 +125,7 @@ async fn renew_for_ever(config: Config, publish: watch::Sender<Option<Arc<Identi
                     tracing::warn!(%error, folder = %dir.display(), "the certificate is not kept over a restart");
                 }
                 failures = 0;
+                roots.note();
                 publish.send_replace(Some(Arc::new(identity)));
             }
             Err(error) => {
@@ -132,6 +139,53 @@ async fn renew_for_ever(config: Config, publish: watch::Sender<Option<Arc<Identi
                 }
                 tokio::time::sleep(pause).await;
             }
+        }
+    }
+}
+
+/// The file with the mesh's roots, as it was at the last renewal.
+struct RootsFile {
+    path: Option<PathBuf>,
+    known: Option<Vec<u8>>,
+}
+
+impl RootsFile {
+    /// A certificate kept from an earlier process may be older than the file.
+    fn new(source: &RootSource, kept: Option<&Identity>) -> Self {
+        let path = match source {
+            RootSource::File(path) => Some(path.clone()),
+            RootSource::Pem(_) => None,
+        };
+        let mut file = Self { path, known: None };
+        let now = file.read();
+        let covers = |identity: &Identity, pem: &[u8]| {
+            TrustRoots::from_pem(pem)
+                .is_ok_and(|roots| roots.certificates().iter().all(|root| identity.roots.certificates().contains(root)))
+        };
+        if kept.zip(now.as_deref()).is_some_and(|(identity, pem)| covers(identity, pem)) {
+            file.known = now;
+        }
+        file
+    }
+
+    fn read(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.path.as_ref()?).ok()
+    }
+
+    fn note(&mut self) {
+        self.known = self.read();
+    }
+
+    /// Ready once the file is there and not what it was.
+    async fn changed(&self) {
+        if self.path.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            if self.read().is_some_and(|now| self.known.as_ref() != Some(&now)) {
+                return;
+            }
+            tokio::time::sleep(ROOTS_PERIOD).await;
         }
     }
 }

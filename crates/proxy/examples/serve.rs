@@ -15,6 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         health_address: None,
         stats_address: None,
         drain_time: std::time::Duration::from_millis(200),
+        ending: mizzen_proxy::Ending::AtOnce,
         limits: Limits::default(),
     };
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -52,6 +52,8 @@ pub struct LogLevel {
 pub enum Order {
     /// End the process, after draining.
     Quit,
+    /// Tell clients to leave, and go on serving: the process will be told to end.
+    Linger,
     /// Listeners close; connections finish. With `inbound_only`, those of inbound direction.
     DrainListeners { inbound_only: bool },
 }

@@ -23,7 +23,20 @@ pub struct ProxyConfig {
     pub stats_address: Option<SocketAddr>,
     /// How long open connections may go on after SIGTERM or the removal of their listener.
     pub drain_time: Duration,
+    pub ending: Ending,
     pub limits: Limits,
+}
+
+/// What the process does first when it is told to end; readiness fails at once in each case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// Listeners close, and open connections have the drain time.
+    #[default]
+    AtOnce,
+    /// For this long clients are told to leave, but still served: whoever sends them here needs time to notice.
+    After(Duration),
+    /// The same for at least this long, and until no connection is open.
+    WhenIdle(Duration),
 }
 
 /// How the workload proves who it is and gets its certificate.

@@ -16,6 +16,7 @@ pub mod connection;
 mod control_plane;
 pub mod drain;
 pub mod facts;
+pub mod handle;
 pub mod health;
 pub mod http;
 pub mod listener;
@@ -30,4 +31,5 @@ pub mod tcp;
 pub mod upstream;
 pub mod worker;
 
-pub use config::{IdentityOptions, Limits, ProxyConfig};
+pub use config::{Ending, IdentityOptions, Limits, ProxyConfig};
+pub use handle::Handle;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, About, Admin, Held, LogLevel, Order};
-use crate::config::{IdentityOptions, ProxyConfig};
+use crate::config::{Ending, IdentityOptions, ProxyConfig};
 use crate::configure::Configurator;
 use crate::control_plane;
+use crate::handle::Handle;
 use crate::health::{self, Health};
 use crate::peer::Own;
 use crate::publish::Publisher;
@@ -33,6 +35,11 @@ use crate::worker::{self, Command};
 const SWEEP: Duration = Duration::from_secs(1);
 /// Time between looks for metrics and handles that nobody needs any more.
 const TIDY: Duration = Duration::from_secs(60);
+
+/// Time between looks for open connections, when the process waits for the last to go.
+const POLL: Duration = Duration::from_millis(200);
+/// What is still open after the time to leave is over has this long.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,8 @@ pub struct Started {
     pub stats: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub listeners: Vec<(ListenerName, SocketAddr)>,
+    /// Asks and orders the running proxy; always there.
+    pub handle: Option<Handle>,
     /// Fields of the bootstrap that are known and do nothing here.
     pub without_effect: Vec<String>,
 }
@@ -118,7 +127,7 @@ pub async fn run(
     }
     let listeners = configurator.addresses();
     let (orders, ordered) = mpsc::unbounded_channel();
-    let quit = Arc::new(Notify::new());
+    let (quit, linger) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: config.concurrency,
@@ -132,37 +141,79 @@ pub async fn run(
         held,
         log_level,
         orders: Box::new({
-            let quit = Arc::clone(&quit);
+            let (quit, linger) = (Arc::clone(&quit), Arc::clone(&linger));
             move |order| match order {
                 Order::Quit => quit.notify_one(),
+                Order::Linger => linger.notify_one(),
                 // Nobody listens any more only when the process is ending.
                 Order::DrainListeners { inbound_only } => drop(orders.send(inbound_only)),
             }
         }),
         about,
     };
-    let ports = match ports(&config, &boot, Arc::new(admin)).await {
+    let admin = Arc::new(admin);
+    let handle = Some(Handle::new(Arc::clone(&admin)));
+    let ports = match ports(&config, &boot, admin).await {
         Ok(ports) => ports,
         Err(error) => {
             workers.drain();
             return Err(error);
         }
     };
-    started(&Started { listeners, without_effect: boot.without_effect.clone(), ..ports.started.clone() });
+    started(&Started { listeners, handle, without_effect: boot.without_effect.clone(), ..ports.started.clone() });
 
+    let serve = async {
+        tokio::select! {
+            () = configure(configurator, ordered, &boot, &config, &secrets) => {}
+            () = tidy(&shared, &record) => {}
+        }
+    };
+    let end = async {
+        tokio::pin!(shutdown);
+        tokio::select! {
+            () = &mut shutdown => {
+                leave(&health, &workers);
+                linger_for(config.ending, &shared).await;
+            }
+            () = linger.notified() => {
+                leave(&health, &workers);
+                // Whoever gave the order has waited.
+                shutdown.await;
+            }
+        }
+    };
+    // Configuration is followed until the end: clients that are still served go where it says.
     tokio::select! {
-        () = configure(configurator, ordered, &boot, &config, &secrets) => {}
-        () = tidy(&shared, &record) => {}
+        () = serve => {}
         () = quit.notified() => {}
-        () = shutdown => {}
+        () = end => {}
     }
     health.draining();
-    tracing::info!("draining");
-    let drained = tokio::task::spawn_blocking(move || workers.drain());
+    let limit = if config.ending == Ending::AtOnce { config.drain_time } else { config.drain_time.min(LAST_MOMENT) };
+    let drained = tokio::task::spawn_blocking(move || workers.drain_for(limit));
     if drained.await.is_err() {
         tracing::error!("draining was broken off");
     }
     Ok(())
+}
+
+/// Nobody new shall come, and who is here is asked to leave.
+fn leave(health: &Health, workers: &Workers) {
+    health.draining();
+    tracing::info!("draining");
+    workers.linger();
+}
+
+async fn linger_for(ending: Ending, shared: &Shared) {
+    let (least, until_idle) = match ending {
+        Ending::AtOnce => return,
+        Ending::After(time) => (time, false),
+        Ending::WhenIdle(time) => (time, true),
+    };
+    tokio::time::sleep(least).await;
+    while until_idle && shared.open.load(Relaxed) > 0 {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// The node as JSON. By hand, because protobuf's own way needs the descriptions of all messages in memory.
@@ -292,6 +343,7 @@ fn hostname() -> String {
 pub struct Workers {
     commands: Vec<UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
+    drain_time: Duration,
 }
 
 impl Workers {
@@ -302,17 +354,30 @@ impl Workers {
             commands.push(sender);
             threads.push(thread);
         }
-        Ok(Self { commands, threads })
+        Ok(Self { commands, threads, drain_time: shared.drain_time })
     }
 
     pub fn publisher(&self, shared: &Arc<Shared>) -> Publisher {
         Publisher::new(Arc::clone(shared), self.commands.clone())
     }
 
+    /// Tells connections to leave, while new ones are still accepted.
+    pub fn linger(&self) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Linger);
+        }
+    }
+
     /// Drains all connections and waits for the threads; at most about the drain time.
     pub fn drain(self) {
+        let limit = self.drain_time;
+        self.drain_for(limit);
+    }
+
+    /// The same with a limit of its own.
+    pub fn drain_for(self, limit: Duration) {
         for worker in &self.commands {
-            let _ = worker.send(Command::Drain);
+            let _ = worker.send(Command::Drain { limit });
         }
         for thread in self.threads {
             if thread.join().is_err() {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use mizzen_balance::Time;
@@ -20,7 +20,7 @@ use crate::upstream::Upstream;
 
 /// How long connections that carry nothing are left open when a drain begins: a client that is busy sends its next
 /// request within it and is told to close; for the others waiting longer changes nothing.
-const QUIET_DRAIN: std::time::Duration = std::time::Duration::from_millis(500);
+const QUIET_DRAIN: Duration = Duration::from_millis(500);
 
 /// A listening socket, for as long as it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,8 +36,10 @@ pub enum Command {
     Close { slot: SlotId },
     /// Clusters changed: let go of pools that nobody will use again.
     Refresh,
-    /// The process ends: all listeners close, all connections drain.
-    Drain,
+    /// The process will end soon: connections are told to leave, and new ones are still accepted.
+    Linger,
+    /// The process ends: all listeners close, all connections drain, for at most this long.
+    Drain { limit: Duration },
 }
 
 pub struct Worker {
@@ -48,6 +50,8 @@ pub struct Worker {
     date: RefCell<(u64, HeaderValue)>,
     upstreams: RefCell<HashMap<ClusterName, Rc<Upstream>>>,
     slots: RefCell<HashMap<SlotId, Rc<Slot>>>,
+    /// Connections that come now are told to leave.
+    lingering: Cell<bool>,
 }
 
 /// Random numbers of one thread (SplitMix64). Not for secrets.
@@ -98,6 +102,7 @@ pub fn start(
             date: RefCell::new((0, HeaderValue::from_static(""))),
             upstreams: RefCell::default(),
             slots: RefCell::default(),
+            lingering: Cell::new(false),
         });
         local.block_on(&runtime, worker.run(receiver));
     })?;
@@ -106,11 +111,13 @@ pub fn start(
 
 impl Worker {
     async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut limit = self.shared.drain_time;
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Listen { slot: id, socket, state } => match tokio::net::TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let slot = Rc::new(Slot::new(state));
+                        self.linger_at(&slot);
                         self.slots.borrow_mut().insert(id, Rc::clone(&slot));
                         tokio::task::spawn_local(listener::accept(Rc::clone(&self), socket, slot));
                     }
@@ -119,6 +126,7 @@ impl Worker {
                 Command::Replace { slot, state } => {
                     if let Some(slot) = self.slots.borrow().get(&slot) {
                         self.drain_after(slot.replace(state));
+                        self.linger_at(slot);
                     }
                 }
                 Command::Close { slot } => {
@@ -128,35 +136,48 @@ impl Worker {
                     }
                 }
                 Command::Refresh => self.refresh(),
-                Command::Drain => break,
+                Command::Linger => {
+                    self.lingering.set(true);
+                    self.slots.borrow().values().for_each(|slot| self.linger_at(slot));
+                }
+                Command::Drain { limit: at_most } => {
+                    limit = at_most;
+                    break;
+                }
             }
         }
-        self.end().await;
+        self.end(limit).await;
     }
 
-    /// Closes listeners, drains connections, and returns when they are gone or the drain time is over.
-    async fn end(&self) {
+    fn linger_at(&self, slot: &Slot) {
+        if self.lingering.get() {
+            slot.drain().advance(Phase::Draining);
+        }
+    }
+
+    /// Closes listeners, drains connections, and returns when they are gone or the time is over.
+    async fn end(&self, limit: Duration) {
         let slots: Vec<_> = self.slots.borrow_mut().drain().map(|(_, slot)| slot).collect();
         for slot in &slots {
             slot.drain().advance(Phase::Draining);
         }
         // Clients that are connecting right now are still served: whoever sends them here needs a moment to notice.
-        let moment = self.shared.drain_time.min(std::time::Duration::from_millis(100));
+        let moment = limit.min(Duration::from_millis(100));
         tokio::time::sleep(moment).await;
         for slot in &slots {
             slot.close();
         }
         let drains: Vec<_> = slots.iter().map(|slot| slot.drain()).collect();
-        let quiet = self.shared.drain_time.min(QUIET_DRAIN * 2) / 2;
+        let quiet = limit.min(QUIET_DRAIN * 2) / 2;
         let gone = async {
             while slots.iter().any(|slot| slot.open() > 0) {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         tokio::pin!(gone);
         if tokio::time::timeout(quiet, &mut gone).await.is_err() {
             drains.iter().for_each(|drain| drain.advance(Phase::ClosingIdle));
-            let _ = tokio::time::timeout(self.shared.drain_time - quiet, &mut gone).await;
+            let _ = tokio::time::timeout(limit - quiet, &mut gone).await;
             drains.iter().for_each(|drain| drain.advance(Phase::Over));
             tokio::task::yield_now().await;
         }

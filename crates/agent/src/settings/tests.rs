@@ -79,7 +79,7 @@ fn a_pod_s_environment_becomes_its_node() {
     assert_eq!(metadata["LABELS"]["version"], "v1");
     assert_eq!(metadata["PROXY_CONFIG"]["discoveryAddress"], "istiod.istio-system.svc:15012");
     assert!(metadata.get("ISTIO_VERSION").is_none(), "we are not Istio's proxy");
-    assert_eq!(settings.ports, Ports { admin: 15000, health: 15021, stats: 15090, status: 15020 });
+    assert_eq!(settings.ports, Ports { admin: 15000, health: 15021, stats: 15090, status: Some(15020) });
     assert_eq!(settings.concurrency, 2);
     assert_eq!(settings.ending, Ending::After(Duration::from_secs(5)));
     assert_eq!(settings.state_dir, Path::new("/etc/istio/proxy/mizzen"));
@@ -157,7 +157,7 @@ fn layers_of_the_proxy_configuration_lie_on_each_other() {
         "proxy.istio.io/config=\"concurrency: 3\\nproxyMetadata:\\n  B: \\\"2\\\"\\n  ISTIO_META_X: y\\n\"".to_owned(),
     );
     let settings = resolve(&inputs).unwrap();
-    assert_eq!(settings.ports.status, 15920);
+    assert_eq!(settings.ports.status, Some(15920));
     assert_eq!(settings.drain, Duration::from_secs(10));
     assert_eq!(settings.ending, Ending::After(Duration::from_secs(7)));
     assert_eq!(settings.concurrency, 3);

@@ -211,3 +211,32 @@ fn renewal_is_at_half_life_within_a_percent() {
     assert!((at(0.0) - 0.49).abs() < 1e-6 && (at(0.5) - 0.5).abs() < 1e-6 && (at(1.0) - 0.51).abs() < 1e-6);
     assert_eq!(until_renewal(&identity, identity.expires(), 0.5), Duration::ZERO);
 }
+
+#[tokio::test]
+async fn new_roots_are_a_reason_to_renew() {
+    use futures_util::FutureExt;
+    let signer = Signer::start(Duration::from_secs(3600)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("root-cert.pem");
+    std::fs::write(&path, signer.authority.roots().pem()).unwrap();
+    let source = RootSource::File(path.clone());
+    let changed = |file: &RootsFile| file.changed().now_or_never().is_some();
+
+    let mut client = signer.config(folder.path());
+    client.control_plane.roots = source.clone();
+    let client = WorkloadIdentity::start(client);
+    let kept = first(&mut client.watch()).await;
+    assert!(!changed(&RootsFile::new(&source, Some(&kept))), "the kept certificate knows these roots");
+    assert!(!changed(&RootsFile::new(&RootSource::Pem(Vec::new()), Some(&kept))));
+
+    let other = Authority::in_memory(TrustDomain::default(), SystemTime::now()).unwrap();
+    std::fs::write(&path, format!("{}{}", signer.authority.roots().pem(), other.roots().pem())).unwrap();
+    let mut file = RootsFile::new(&source, Some(&kept));
+    assert!(changed(&file), "one more than it knows");
+    file.note();
+    assert!(!changed(&file), "once is enough");
+    std::fs::write(&path, "half a fi").unwrap();
+    assert!(changed(&file));
+    std::fs::remove_file(&path).unwrap();
+    assert!(!changed(&file), "what is gone is nothing new");
+}

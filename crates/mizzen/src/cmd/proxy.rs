@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use mizzen_proxy::admin::LogLevel;
 use mizzen_proxy::run::{self, Started};
-use mizzen_proxy::{IdentityOptions, Limits, ProxyConfig};
+use mizzen_proxy::{Ending, IdentityOptions, Limits, ProxyConfig};
 
 use super::Output;
 use crate::{logging, signals, terminal};
@@ -130,6 +130,7 @@ impl Proxy {
             health_address: self.health_address,
             stats_address: self.stats_address,
             drain_time: self.drain_time,
+            ending: Ending::AtOnce,
             limits: Limits { connections: self.max_connections, ..Limits::default() },
         };
         match self.mode {
@@ -149,7 +150,7 @@ impl Proxy {
                 tokio::time::sleep(SETTLED).await;
                 mizzen_net::memory::release_program_text();
             });
-            run::run(config, Some(level), |started| terminal::print(&text(started, output)), shutdown).await?;
+            run::run(config, Some(level), |started| terminal::print(&text(started, &[], output)), shutdown).await?;
             Ok(ExitCode::SUCCESS)
         })
     }
@@ -170,10 +171,10 @@ fn validate(config: &ProxyConfig) -> anyhow::Result<ExitCode> {
 }
 
 /// The addresses that were opened, one a line.
-fn text(started: &Started, output: Output) -> String {
+fn text(started: &Started, more: &[(&str, Option<SocketAddr>)], output: Output) -> String {
     let mut ports: Vec<(String, SocketAddr)> = Vec::new();
     let fixed = [("admin", started.admin), ("health", started.health), ("stats", started.stats)];
-    ports.extend(fixed.into_iter().filter_map(|(name, address)| Some((name.to_owned(), address?))));
+    ports.extend(fixed.iter().chain(more).filter_map(|(name, address)| Some(((*name).to_owned(), (*address)?))));
     ports.extend(started.listeners.iter().map(|(name, address)| (format!("listener {name}"), *address)));
     match output {
         Output::Table => ports.iter().map(|(name, address)| format!("{name} {address}\n")).collect(),

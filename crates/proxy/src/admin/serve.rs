@@ -1,12 +1,13 @@
 //! A small HTTP server for the ports that are for operators and machines that watch: admin, health, metrics.
 //!
-//! Bounded in connections, time and bytes; bodies of requests are not read. What it must refuse for safety is in
-//! [`Guard`].
+//! Bounded in connections, over all and of one address, in time and bytes; bodies of requests are not read. What it must
+//! refuse for safety is in [`Guard`].
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +21,10 @@ use mizzen_net::listen::{bind, is_exhaustion};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// Connections open at once.
-const CONNECTIONS: usize = 64;
+/// Connections open at once, so that nobody can take the last of them from who has to know.
+const CONNECTIONS: usize = 128;
+/// … by one address.
+const CONNECTIONS_OF_ONE: usize = 32;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection may not last longer: nobody needs one for long, and there are few.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
@@ -31,6 +34,9 @@ const CONNECTION_TIME: Duration = Duration::from_secs(60);
 pub struct Ask {
     pub method: Method,
     pub path: String,
+    pub headers: HeaderMap,
+    /// Who asks.
+    pub peer: IpAddr,
     query: String,
 }
 
@@ -88,6 +94,11 @@ impl Answer {
         Self { status: StatusCode::OK, content_type: mizzen_telemetry::metrics::CONTENT_TYPE, body: body.into() }
     }
 
+    /// An answer with a status and nothing else.
+    pub fn empty(status: StatusCode) -> Self {
+        Self::text(status, Bytes::new())
+    }
+
     fn response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(self.body));
         *response.status_mut() = self.status;
@@ -112,12 +123,13 @@ where
     let socket = TcpListener::from_std(bind(address)?)?;
     let address = socket.local_addr()?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let guests = Guests::default();
     let task = tokio::spawn(async move {
         loop {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match socket.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match socket.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     if is_exhaustion(&error) {
                         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -125,9 +137,12 @@ where
                     continue;
                 }
             };
+            let peer = peer.ip().to_canonical();
+            let Some(guest) = Guest::enter(&guests, peer) else { continue };
             let answer = answer.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| respond(request, guard, address, answer.clone()));
+                let _guest = guest;
+                let service = service_fn(move |request| respond(request, peer, guard, address, answer.clone()));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
@@ -142,8 +157,42 @@ where
     Ok((address, task))
 }
 
+/// How many connections each address has.
+type Guests = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One connection of an address; counted until it is dropped.
+struct Guest {
+    guests: Guests,
+    address: IpAddr,
+}
+
+impl Guest {
+    fn enter(guests: &Guests, address: IpAddr) -> Option<Self> {
+        let mut counts = guests.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= CONNECTIONS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self { guests: Arc::clone(guests), address })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
 async fn respond<F, R>(
     request: hyper::Request<hyper::body::Incoming>,
+    peer: IpAddr,
     guard: Guard,
     address: SocketAddr,
     answer: F,
@@ -157,10 +206,13 @@ where
     {
         return Ok(Answer::text(StatusCode::FORBIDDEN, format!("{reason}\n")).response());
     }
+    let (head, _) = request.into_parts();
     let ask = Ask {
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        query: request.uri().query().unwrap_or_default().to_owned(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        method: head.method,
+        headers: head.headers,
+        peer,
     };
     Ok(answer(ask).await.response())
 }
@@ -176,6 +228,11 @@ fn admit(headers: &HeaderMap, target: Option<&str>, address: SocketAddr) -> Resu
     if !is_local(host, address.ip()) {
         return Err("the host is not this machine's loopback: ask for localhost or the address of this port");
     }
+    from_a_program(headers)
+}
+
+/// Refuses what a web page or a proxy of the mesh sent in somebody's name.
+pub fn from_a_program(headers: &HeaderMap) -> Result<(), &'static str> {
     if headers.contains_key(header::ORIGIN) {
         return Err("requests of web pages are not answered here");
     }

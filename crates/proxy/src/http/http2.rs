@@ -48,7 +48,9 @@ async fn run(
     let mut age = Deadline::default();
     age.set_after(Instant::now(), handler.max_connection_duration);
     let streams = Rc::new(std::cell::Cell::new(0_usize));
-    let draining = connection.drain.reached(Phase::Draining);
+    // Whoever connects during a drain has a request to make: it is told to leave after that, not before.
+    let late = connection.drain.is_draining();
+    let draining = connection.drain.reached(if late { Phase::ClosingIdle } else { Phase::Draining });
     let mut draining = pin!(draining);
     let mut closing = false;
     let resets = Rc::new(Resets::default());
@@ -60,7 +62,8 @@ async fn run(
             return Ok(());
         }
         let next = poll_fn(|cx| {
-            if !closing && (draining.as_mut().poll(cx).is_ready() || age.poll(cx).is_ready()) {
+            let served = late && resets.begun.get() > 0;
+            if !closing && (served || draining.as_mut().poll(cx).is_ready() || age.poll(cx).is_ready()) {
                 return Poll::Ready(Next::Drain);
             }
             if streams.get() > 0 {

@@ -147,6 +147,7 @@ impl Proxies<'_> {
             health_address: None,
             stats_address: None,
             drain_time: Duration::from_secs(1),
+            ending: mizzen_proxy::Ending::AtOnce,
             limits: Limits::default(),
         };
         let name = place.name;

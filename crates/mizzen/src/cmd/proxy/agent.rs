@@ -101,11 +101,13 @@ impl Agent {
                 mizzen_net::memory::release_program_text();
             });
             let started = |started: &run::Started| {
-                if output == Output::Json {
-                    terminal::print(&text(&started.proxy, output));
-                } else {
-                    for line in text(&started.proxy, output).lines() {
-                        tracing::info!("listening: {line}");
+                let ports = [("agent", started.status)];
+                match output {
+                    Output::Json => terminal::print(&text(&started.proxy, &ports, output)),
+                    Output::Table => {
+                        for line in text(&started.proxy, &ports, output).lines() {
+                            tracing::info!("listening: {line}");
+                        }
                     }
                 }
             };
