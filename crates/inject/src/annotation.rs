@@ -51,6 +51,8 @@ const NOT_OBEYED: &[&str] = &[
     "sidecar.istio.io/statsInclusionRegexps",
     "sidecar.istio.io/statsInclusionSuffixes",
     "readiness.status.sidecar.istio.io/applicationPorts",
+    "prometheus.istio.io/scrape-targets",
+    "prometheus.istio.io/secure-port",
     "apm.datadoghq.com/env",
 ];
 
@@ -165,5 +167,27 @@ fn yaml_map(text: &str) -> Result<(), String> {
         Ok(Value::Object(_) | Value::Null) => Ok(()),
         Ok(_) => Err("write YAML such as `concurrency: 2`".to_owned()),
         Err(reason) => Err(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHECKS, NOT_OBEYED};
+
+    /// The page for people names every annotation that is checked or warned of.
+    #[test]
+    fn the_page_names_all_annotations() {
+        let page = include_str!("../../../docs/injection.md");
+        let checked = CHECKS.iter().map(|(name, _)| *name);
+        let others = include_str!("names.rs").split('"').skip(1).step_by(2).filter(|name| name.contains("istio.io/"));
+        let written_by_us = ["proxy.istio.io/overrides"];
+        for name in checked.chain(NOT_OBEYED.iter().copied()).chain(others) {
+            assert!(
+                page.contains(&format!("`{name}`"))
+                    || written_by_us.contains(&name)
+                    || page.contains(&format!("`{name}=")),
+                "{name}"
+            );
+        }
     }
 }
