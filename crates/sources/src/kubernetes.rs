@@ -68,8 +68,9 @@ impl KubernetesSource {
     pub fn watch(client: &Client, options: &Options) -> Self {
         let (out, told) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
+        let outage = watch::Outage::default();
         for (index, kind) in KINDS.iter().enumerate() {
-            watches.spawn(watch::watch(client.clone(), index, kind, options.clone(), out.clone()));
+            watches.spawn(watch::watch(client.clone(), index, kind, options.clone(), out.clone(), outage.clone()));
         }
         Self { state: State::new(KINDS.iter().map(|kind| kind.kind)), told, _watches: watches }
     }

@@ -95,7 +95,7 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        logging::start(&self.log_level)?;
+        logging::start(&without_library(&self.log_level))?;
         let kubernetes = KubernetesConfig {
             kubeconfig: self.kubeconfig,
             namespace: self.namespace,
@@ -141,4 +141,10 @@ impl Control {
             Ok(ExitCode::SUCCESS)
         })
     }
+}
+
+/// The library that calls the API server logs each failure of each connection; what follows from them is said once by the
+/// source.
+fn without_library(level: &str) -> String {
+    if level.contains("kube_") { level.to_owned() } else { format!("{level},kube_client=off,kube_runtime=off") }
 }

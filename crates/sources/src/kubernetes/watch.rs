@@ -1,6 +1,8 @@
 //! One kind's watch: from the API server to [`Told`]s, and what is done when the API server is away.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kube::api::Api;
@@ -31,8 +33,9 @@ pub(super) async fn watch(
     kind: &'static WatchedKind,
     options: Options,
     out: mpsc::Sender<(usize, Told)>,
+    outage: Outage,
 ) {
-    let mut trouble = Trouble::new(kind, &options);
+    let mut trouble = Trouble::new(kind, &options, outage);
     loop {
         let version = match served(&client, kind).await {
             Ok(Some(version)) => version,
@@ -169,6 +172,9 @@ fn key(object: &Watched, kind: &WatchedKind) -> ObjectKey {
     ObjectKey::new(kind.kind, &text(&object.metadata.namespace), &text(&object.metadata.name))
 }
 
+/// How many watches have lost the API server: what befalls all of them is said once.
+pub(super) type Outage = Arc<AtomicUsize>;
+
 /// What goes wrong with one watch: said once, waited for ever longer, and its end said too.
 struct Trouble {
     kind: &'static WatchedKind,
@@ -177,13 +183,16 @@ struct Trouble {
     again: Duration,
     next: Duration,
     said: bool,
+    outage: Outage,
+    /// Whether this watch counts in the outage.
+    lost: bool,
 }
 
 impl Trouble {
-    fn new(kind: &'static WatchedKind, options: &Options) -> Self {
+    fn new(kind: &'static WatchedKind, options: &Options, outage: Outage) -> Self {
         let Options { retry_after, retry_at_most, look_again, .. } = *options;
         let (first, longest, again) = (retry_after, retry_at_most, look_again);
-        Self { kind, first, longest, again, next: first, said: false }
+        Self { kind, first, longest, again, next: first, said: false, outage, lost: false }
     }
 
     /// Whether it was said now, and not before.
@@ -194,15 +203,27 @@ impl Trouble {
             tracing::debug!(kind, why, "the watch failed again");
             return false;
         }
-        match self.kind.need {
-            Need::WherePermitted if is_forbidden(error) => {
+        match error.downcast_ref::<Error>() {
+            Some(Error::Api(status)) if status.code == 403 && self.kind.need == Need::WherePermitted => {
                 tracing::warn!(
                     kind,
                     why,
-                    "this kind may not be read, so the mesh goes on without it; grant list and watch"
+                    "this kind may not be read, and the mesh goes on without it; grant list and watch"
                 );
             }
-            _ => tracing::warn!(kind, why, "the API server does not answer a watch; what is known stays in force"),
+            Some(Error::Api(status)) if status.code < 500 => {
+                tracing::warn!(
+                    kind,
+                    why,
+                    "the API server refuses to let this kind be watched; what is known stays in force"
+                );
+            }
+            _ => {
+                self.lost = true;
+                if self.outage.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!(kind, why, "the API server does not answer; what is known stays in force");
+                }
+            }
         }
         true
     }
@@ -242,8 +263,14 @@ impl Trouble {
     }
 
     fn over(&mut self) {
+        if std::mem::take(&mut self.lost) {
+            if self.outage.fetch_sub(1, Ordering::Relaxed) == 1 {
+                tracing::info!("the API server answers all watches again");
+            }
+            self.said = false;
+        }
         if std::mem::take(&mut self.said) {
-            tracing::info!(kind = self.kind.kind, "this kind is watched again");
+            tracing::info!(kind = self.kind.kind, "this kind is watched now");
         }
         self.next = self.first;
     }
