@@ -36,6 +36,10 @@ pub struct PickContext<'a> {
     /// How many times to choose again when an endpoint to avoid came out (Envoy: `host_selection_retry_max_attempts`).
     /// The last choice stands even if it is to be avoided.
     pub attempts: u32,
+    /// The endpoints of all tries before this one, in order.
+    pub tried: &'a [Arc<Host>],
+    /// After so many tries their priorities get nothing, as long as others can take it; 0: never.
+    pub leave_priorities_after: usize,
 }
 
 /// Nobody can take the request: Envoy answers 503 with flag `UH`.

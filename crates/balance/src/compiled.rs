@@ -161,7 +161,11 @@ impl Compiled {
 
     /// One host; `attempt` counts those that were not wanted before.
     pub(crate) fn choose(&self, ask: &PickContext<'_>, draws: &mut Draws, attempt: u32) -> Option<&Arc<Host>> {
-        let (level, degraded) = if self.single {
+        let others = self.other_priorities(ask);
+        let (level, degraded) = if let Some(loads) = others {
+            let (level, degraded) = loads.choose(ask.hash.unwrap_or_else(|| draws.next()));
+            (self.levels.get(level)?, degraded)
+        } else if self.single {
             (self.levels.first()?, false)
         } else {
             let (level, degraded) = self.loads.choose(ask.hash.unwrap_or_else(|| draws.next()));
@@ -185,6 +189,22 @@ impl Compiled {
             }
         }
         chosen
+    }
+
+    /// How the priorities share requests when those that were tried often enough are left out. When nobody is left,
+    /// all take part again.
+    fn other_priorities(&self, ask: &PickContext<'_>) -> Option<Loads> {
+        if ask.leave_priorities_after == 0 {
+            return None;
+        }
+        let mut left: u128 = 0;
+        for tries in ask.tried.chunks_exact(ask.leave_priorities_after) {
+            tries.iter().for_each(|host| left |= 1_u128.checked_shl(host.priority).unwrap_or(0));
+            if self.loads.available_without(left) == 0 {
+                left = 0;
+            }
+        }
+        (left != 0).then(|| self.loads.without(left))
     }
 
     /// The share of its weight that an endpoint is given in slow start.

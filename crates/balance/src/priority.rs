@@ -15,13 +15,17 @@ pub(crate) struct Loads {
     pub(crate) degraded: Vec<u32>,
     /// Health is ignored in this priority.
     pub(crate) panic: Vec<bool>,
+    /// What each priority could take, in percent of everything: healthy, degraded.
+    fitness: [Vec<u32>; 2],
 }
 
 impl Loads {
     /// `overprovisioning` in percent (140 by default), `panic_threshold` in percent (50 by default, 0 for never).
     pub(crate) fn new(census: &[Census], overprovisioning: u32, panic_threshold: u32) -> Self {
         let count = census.len();
-        let mut loads = Self { healthy: vec![0; count], degraded: vec![0; count], panic: vec![false; count] };
+        let none = vec![0; count];
+        let mut loads =
+            Self { healthy: none.clone(), degraded: none, panic: vec![false; count], fitness: Default::default() };
         if count == 0 {
             return loads;
         }
@@ -32,6 +36,7 @@ impl Loads {
         let degraded: Vec<u32> = census.iter().map(|level| share(level.degraded, level.total)).collect();
         let available = (healthy.iter().sum::<u32>() + degraded.iter().sum::<u32>()).min(100);
         let threshold = panic_threshold.min(100);
+        loads.fitness = [healthy.clone(), degraded.clone()];
 
         if available > 0 {
             let mut left = 100;
@@ -56,6 +61,26 @@ impl Loads {
         }
         if loads.panic.iter().all(|panic| *panic) {
             loads.spread_by_size(census);
+        }
+        loads
+    }
+
+    /// What priorities other than those in `left` (a bit for each) can take, in percent of everything.
+    pub(crate) fn available_without(&self, left: u128) -> u32 {
+        let [healthy, degraded] = self.fitness.each_ref().map(|fitness| without(fitness, left).iter().sum::<u32>());
+        (healthy + degraded).min(100)
+    }
+
+    /// The loads when those priorities take nothing, of which others there have to be.
+    pub(crate) fn without(&self, left: u128) -> Self {
+        let available = self.available_without(left).max(1);
+        let mut rest = 100;
+        let mut loads = Self { panic: self.panic.clone(), ..Self::default() };
+        loads.healthy = spread(&without(&self.fitness[0], left), available, &mut rest);
+        loads.degraded = spread(&without(&self.fitness[1], left), available, &mut rest);
+        let first = loads.healthy.iter_mut().find(|load| **load > 0);
+        if let Some(load) = first.or_else(|| loads.degraded.iter_mut().find(|load| **load > 0)) {
+            *load += rest;
         }
         loads
     }
@@ -94,6 +119,12 @@ impl Loads {
     }
 }
 
+/// Fitness of the priorities that are not in `left`.
+fn without(fitness: &[u32], left: u128) -> Vec<u32> {
+    let taken = |priority: usize| u32::try_from(priority).is_ok_and(|bit| left.checked_shr(bit).unwrap_or(0) & 1 == 1);
+    fitness.iter().enumerate().map(|(priority, fit)| if taken(priority) { 0 } else { *fit }).collect()
+}
+
 fn spread(fitness: &[u32], available: u32, left: &mut u32) -> Vec<u32> {
     fitness
         .iter()
@@ -117,7 +148,8 @@ mod tests {
             .map(|(total, healthy, degraded)| Census { total: *total, healthy: *healthy, degraded: *degraded })
             .collect();
         let loads = Loads::new(&census, 140, threshold);
-        let expected = Loads { healthy: healthy.into(), degraded: degraded.into(), panic: panic.into() };
+        let fitness = loads.fitness.clone();
+        let expected = Loads { healthy: healthy.into(), degraded: degraded.into(), panic: panic.into(), fitness };
         assert_eq!(loads, expected, "{levels:?} with threshold {threshold}");
     }
 
@@ -130,6 +162,17 @@ mod tests {
         for (first, second, p0, p1) in [(25, 25, 50, 50), (25, 0, 100, 0), (5, 65, 8, 92)] {
             check(&[(100, first, 0), (100, second, 0)], 0, &[p0, p1], &[0, 0], &[false, false]);
         }
+    }
+
+    #[test]
+    fn priorities_that_were_left_take_nothing() {
+        let levels = [(10, 10, 0), (10, 5, 0), (10, 10, 0)];
+        let census = levels.map(|(total, healthy, degraded)| Census { total, healthy, degraded });
+        let loads = Loads::new(&census, 140, 50);
+        assert_eq!(loads.healthy, [100, 0, 0]);
+        assert_eq!(loads.without(0b001).healthy, [0, 70, 30]);
+        assert_eq!(loads.without(0b011).healthy, [0, 0, 100]);
+        assert_eq!(loads.available_without(0b111), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Clusters.
 
 mod http;
+mod proxy_protocol;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
             Arc::new(tls)
         })
     };
+    let (plain, proxy_protocol) = proxy_protocol::unwrap(wire)?;
+    let wire = &*plain;
     let mut transports = Vec::new();
     for (index, transport) in wire.transport_socket_matches.iter().enumerate() {
         let tls = transport_socket(transport.transport_socket.as_ref()).at("transport_socket");
@@ -110,6 +113,7 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
         http: http.http,
         transports,
         default_transport,
+        proxy_protocol,
         max_requests_per_connection: http.max_requests_per_connection,
         tcp_keepalive: keepalive.map(|keepalive| TcpKeepalive {
             probes: value::number(keepalive.keepalive_probes.as_ref()),

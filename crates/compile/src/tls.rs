@@ -1,5 +1,7 @@
 //! TLS contexts: what is terminated, and what is originated.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use mizzen_proto::envoy::config::core::v3::DataSource;
 use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
@@ -7,7 +9,7 @@ use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::{
     common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
 };
 use mizzen_snapshot::tls::{
-    CertificateSource, ClientAuth, ClientTls, Roots, SanKind, SanMatch, ServerTls, TlsVersions, Validation,
+    CertificateSource, ClientAuth, ClientTls, Pins, Roots, SanKind, SanMatch, ServerTls, TlsVersions, Validation,
 };
 use mizzen_types::SecretName;
 
@@ -174,8 +176,6 @@ pub(crate) fn validation_context(wire: &CertificateValidationContext) -> Result<
     not_obeyed!(
         wire,
         ca_certificate_provider_instance,
-        verify_certificate_spki,
-        verify_certificate_hash,
         require_signed_certificate_timestamp,
         crl,
         allow_expired_certificate,
@@ -201,7 +201,28 @@ pub(crate) fn validation_context(wire: &CertificateValidationContext) -> Result<
         names.push(typed_name(typed).at_index("match_typed_subject_alt_names", index)?);
     }
     let insecure = wire.trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32;
-    Ok(Validation { roots, names, insecure })
+    Ok(Validation { roots, names, insecure, pins: pins(wire)? })
+}
+
+/// Hashes of public keys are written in base64, those of certificates in hexadecimal, with colons or without.
+fn pins(wire: &CertificateValidationContext) -> Result<Pins> {
+    let sized = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let key = |(index, text): (usize, &String)| {
+        let pin = sized(BASE64.decode(text).ok());
+        pin.ok_or_else(|| Invalid::new("is no SHA-256 in base64")).at_index("verify_certificate_spki", index)
+    };
+    let certificate = |(index, text): (usize, &String)| {
+        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        let pair = |pair: &[u8]| u8::try_from(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?).ok();
+        let pin = sized(digits.chunks(2).map(pair).collect());
+        pin.ok_or_else(|| Invalid::new("is no SHA-256 in hexadecimal")).at_index("verify_certificate_hash", index)
+    };
+    limits::count("hashes", wire.verify_certificate_spki.len() + wire.verify_certificate_hash.len(), limits::DOMAINS)?;
+    Ok(Pins {
+        keys: wire.verify_certificate_spki.iter().enumerate().map(key).collect::<Result<_>>()?,
+        certificates: wire.verify_certificate_hash.iter().enumerate().map(certificate).collect::<Result<_>>()?,
+    })
 }
 
 fn typed_name(wire: &SubjectAltNameMatcher) -> Result<SanMatch> {
@@ -216,4 +237,29 @@ fn typed_name(wire: &SubjectAltNameMatcher) -> Result<SanMatch> {
     };
     let matcher = wire.matcher.as_ref().ok_or_else(|| Invalid::new("a matcher is missing").within("matcher"))?;
     Ok(SanMatch { kind, value: matcher::string(matcher).at("matcher")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_read_as_openssl_prints_them() {
+        let hash = (0..32).map(|byte| format!("{byte:02X}")).collect::<Vec<_>>();
+        let expected: [u8; 32] = std::array::from_fn(|index| index as u8);
+        let wire = CertificateValidationContext {
+            verify_certificate_hash: vec![hash.join(":"), hash.concat().to_ascii_lowercase()],
+            verify_certificate_spki: vec![BASE64.encode(expected)],
+            ..Default::default()
+        };
+        let pins = validation_context(&wire).unwrap().pins;
+        assert_eq!((pins.certificates, pins.keys), (vec![expected, expected], vec![expected]));
+        for wrong in ["", "00", "zz", &"+f".repeat(32), &"é".repeat(32)] {
+            let hash =
+                CertificateValidationContext { verify_certificate_hash: vec![wrong.to_owned()], ..Default::default() };
+            let key =
+                CertificateValidationContext { verify_certificate_spki: vec![wrong.to_owned()], ..Default::default() };
+            assert!(validation_context(&hash).is_err() && validation_context(&key).is_err(), "{wrong}");
+        }
+    }
 }

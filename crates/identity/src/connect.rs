@@ -87,7 +87,7 @@ impl ControlPlane {
         };
         Settings(ClientTls {
             certificate: show_identity.then(|| CertificateSource::Secret(crate::secrets::IDENTITY.into())),
-            validation: Validation { roots, names: vec![name], insecure: false },
+            validation: Validation { roots, names: vec![name], ..Validation::default() },
             sni: Some(self.server_name.clone()),
             auto_sni: false,
             auto_san_validation: false,

@@ -34,7 +34,7 @@ pub fn control_plane_tls(secrets: &Secrets) -> ServerConfigs {
         client: ClientAuth::Optional(Validation {
             roots: Roots::Secret(ROOTS.into()),
             names: Vec::new(),
-            insecure: false,
+            ..Validation::default()
         }),
         alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
         versions: TlsVersions::default(),

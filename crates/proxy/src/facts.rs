@@ -1,6 +1,8 @@
 //! What is known of a finished exchange or connection: the input of metrics and access log.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +18,7 @@ use mizzen_snapshot::route::{RequestView, Route, VirtualHost};
 
 use crate::peer::Peer as PeerWorkload;
 use crate::refusal::Flag;
+use crate::upstream::connect::ConnectionFacts;
 
 /// The client's side of a connection; shared by its exchanges.
 #[derive(Debug)]
@@ -92,11 +95,15 @@ pub struct HttpFacts {
     /// The client's workload, as it described itself.
     pub peer: Option<Arc<PeerWorkload>>,
     pub route: Option<Arc<Route>>,
+    /// Name of a route that was found and could not be followed.
+    pub unfollowed: Option<String>,
     pub virtual_host: Option<Arc<VirtualHost>>,
     pub cluster: Option<Arc<Cluster>>,
     pub upstream: Option<Arc<Host>>,
     pub upstream_peer: Option<SocketAddr>,
     pub upstream_local: Option<SocketAddr>,
+    /// The connection of the last try, as soon as there is one: what is known of an upstream that never answered.
+    pub upstream_connection: RefCell<Option<Rc<ConnectionFacts>>>,
     /// The verified certificate of the upstream: mTLS when ours was sent too.
     pub upstream_identity: Option<Arc<Peer>>,
     pub upstream_tls: bool,
@@ -141,6 +148,21 @@ impl HttpFacts {
             path_and_query: &self.path,
             headers: &self.request_headers,
             client_ip: Some(self.remote.ip()),
+        }
+    }
+
+    /// Takes over what is known of the upstream's connection.
+    pub fn connected(&mut self, connection: &ConnectionFacts) {
+        self.upstream_peer = connection.peer;
+        self.upstream_local = connection.local;
+        self.upstream_tls = connection.tls;
+        self.upstream_identity.clone_from(&connection.identity);
+    }
+
+    /// As [`connected`](Self::connected), for an exchange that ends without an answer of the upstream.
+    pub fn connected_at_least(&mut self) {
+        if let (Some(connection), None) = (self.upstream_connection.take(), self.upstream_peer) {
+            self.connected(&connection);
         }
     }
 

@@ -19,6 +19,7 @@ use mizzen_net::{Stream, http1 as codec};
 use mizzen_snapshot::http::{Codec, HttpHandler};
 
 use crate::connection::Connection;
+use crate::shared::{Opened, Shared};
 
 pub async fn serve(connection: Rc<Connection>, handler: Arc<HttpHandler>, stream: Stream) {
     let limits =
@@ -45,9 +46,32 @@ pub async fn serve(connection: Rc<Connection>, handler: Arc<HttpHandler>, stream
             }
         }
     };
+    let tls = connection.downstream.tls.as_ref().is_some_and(|tls| !tls.version.is_empty());
+    let _open = Open::new(&connection, &handler, Opened { http2, tls });
     if http2 {
         Box::pin(http2::serve(connection, handler, io)).await;
     } else {
         http1::serve(connection, handler, io).await;
+    }
+}
+
+/// Counts a connection as open.
+struct Open {
+    shared: Arc<Shared>,
+    handler: Arc<HttpHandler>,
+    opened: Opened,
+}
+
+impl Open {
+    fn new(connection: &Connection, handler: &Arc<HttpHandler>, opened: Opened) -> Self {
+        let shared = Arc::clone(&connection.worker.shared);
+        shared.recorder.http_connection(handler, &opened, true);
+        Self { shared, handler: Arc::clone(handler), opened }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.recorder.http_connection(&self.handler, &self.opened, false);
     }
 }

@@ -14,13 +14,13 @@ use mizzen_identity::Secrets;
 use mizzen_snapshot::cluster::{ClusterPolicy, EndpointAddress};
 use mizzen_snapshot::http::HttpHandler;
 use mizzen_snapshot::listener::{AccessLog, TcpHandler};
-use mizzen_telemetry::stats::Group;
+use mizzen_telemetry::stats::{Group, HttpStat};
 use mizzen_telemetry::{Address, Exchange, IstioMetrics, Kind, Logger, Party, Sinks, Stats, Traffic, Writers, record};
 
 use crate::facts::{Downstream, HttpFacts, TcpFacts};
 use crate::peer::Peer;
 use crate::refusal::Flag;
-use crate::shared::Recorder;
+use crate::shared::{Opened, Recorder};
 
 pub use labels::party_of_node;
 
@@ -221,6 +221,20 @@ impl Handles {
 }
 
 impl Recorder for Record {
+    fn http_connection(&self, handler: &HttpHandler, opened: &Opened, is_open: bool) {
+        let group = self.stats.http(&handler.stat_prefix);
+        if !is_open {
+            group.dec(HttpStat::CxActive);
+            return;
+        }
+        group.inc(HttpStat::CxTotal);
+        group.inc(HttpStat::CxActive);
+        group.inc(if opened.http2 { HttpStat::CxHttp2Total } else { HttpStat::CxHttp1Total });
+        if opened.tls {
+            group.inc(HttpStat::CxSslTotal);
+        }
+    }
+
     fn http(&self, facts: &HttpFacts) {
         let upstream_uri = facts.upstream_identity.as_ref().and_then(|peer| peer.uris.first()).map(String::as_str);
         let handler: Arc<dyn Handler> = Arc::<HttpHandler>::clone(&facts.handler);
@@ -257,7 +271,7 @@ impl Recorder for Record {
             upstream_remote: facts.upstream_peer,
             upstream_local: facts.upstream_local,
             cluster: facts.cluster.as_ref().map(|cluster| cluster.policy.name.as_str()),
-            route: facts.route.as_ref().map(|route| route.name.as_str()),
+            route: facts.route.as_ref().map(|route| route.name.as_str()).or(facts.unfollowed.as_deref()),
             virtual_host: facts.virtual_host.as_ref().map(|host| host.name.as_str()),
             upstream_peer_uri: upstream_uri,
             ..with_downstream(Exchange::new(Kind::Http, facts.started_at, facts.duration), &facts.downstream)

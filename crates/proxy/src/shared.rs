@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mizzen_balance::{Balancer, Time};
 use mizzen_identity::Secrets;
+use mizzen_snapshot::http::HttpHandler;
 use mizzen_snapshot::{Cluster, Snapshot};
 use mizzen_types::ClusterName;
 
@@ -36,6 +37,15 @@ pub struct Shared {
 pub trait Recorder: Send + Sync {
     fn http(&self, facts: &HttpFacts);
     fn tcp(&self, facts: &TcpFacts);
+    /// A client's HTTP connection was opened, or closed again.
+    fn http_connection(&self, _handler: &HttpHandler, _opened: &Opened, _is_open: bool) {}
+}
+
+/// How a client speaks HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    pub http2: bool,
+    pub tls: bool,
 }
 
 /// Records nothing.

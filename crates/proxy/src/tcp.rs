@@ -168,7 +168,8 @@ async fn dial(
             cause: exceeded.to_string(),
         })?;
         let server_name = connection.downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let wish = TlsWish { alpn: None, host: server_name };
+        let client = Some((connection.downstream.peer, connection.downstream.local));
+        let wish = TlsWish { alpn: None, host: server_name, client };
         let transport = upstream.transport_for(&host.endpoint);
         let dialled = connect::dial(upstream, &host, transport, wish).await;
         let outcome = match &dialled {

@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod http1;
 pub mod http2;
+pub mod proxy_header;
 pub mod pump;
 pub mod request;
 pub mod send;
@@ -14,6 +15,7 @@ pub mod timeouts;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use mizzen_balance::{Balancer, Host};
 use mizzen_identity::Secrets;
 use mizzen_identity::tls::{ClientConfigs, client_config};
-use mizzen_snapshot::cluster::{ClusterPolicy, Endpoint};
+use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, Endpoint};
 use mizzen_snapshot::tls::ClientTls;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -34,11 +36,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Time between looks at idle connections; grows while nothing happens.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(16));
 
+/// So many original destinations are remembered whether or not they are used.
+const ORIGINALS: usize = 64;
+
 pub struct Upstream {
     pub balancer: Arc<Balancer>,
     /// In the order of `transports` in the policy, the default last.
     transports: Vec<Transport>,
     hosts: RefCell<HashMap<PoolKey, Pool>>,
+    /// Destinations that clients dialled themselves, while there are connections to them (`ORIGINAL_DST`).
+    originals: RefCell<HashMap<SocketAddr, Arc<Host>>>,
+    /// How many may be remembered before those that nobody uses are forgotten.
+    originals_limit: Cell<usize>,
     /// A connection came back or ended: who waits for one may try again.
     pub freed: Notify,
     retired: Cell<bool>,
@@ -87,6 +96,8 @@ impl Upstream {
             balancer,
             transports,
             hosts: RefCell::default(),
+            originals: RefCell::default(),
+            originals_limit: Cell::new(ORIGINALS),
             freed: Notify::new(),
             retired: Cell::new(false),
             sweeping: Cell::new(false),
@@ -103,6 +114,23 @@ impl Upstream {
 
     pub fn is_current(&self) -> bool {
         !self.retired.get()
+    }
+
+    /// The destination that a client dialled itself, as an endpoint: the same one for all who dial it, so that they share
+    /// connections.
+    pub fn original(&self, address: SocketAddr) -> Arc<Host> {
+        let mut originals = self.originals.borrow_mut();
+        if let Some(host) = originals.get(&address) {
+            return Arc::clone(host);
+        }
+        if originals.len() >= self.originals_limit.get() {
+            // Whoever uses one holds it.
+            originals.retain(|_, host| Arc::strong_count(host) > 1);
+            self.originals_limit.set((originals.len() * 2).max(ORIGINALS));
+        }
+        let host = Host::detached(address);
+        originals.insert(address, Arc::clone(&host));
+        host
     }
 
     /// Index of the transport for an endpoint: the first whose labels the endpoint has.
@@ -175,6 +203,9 @@ impl Upstream {
 
     /// Closes idle connections to endpoints that are gone from the cluster.
     pub fn keep_only_members(&self) {
+        if matches!(self.policy().discovery, Discovery::OriginalDst { .. }) {
+            return;
+        }
         let members = self.balancer.hosts();
         self.hosts.borrow_mut().retain(|_, pool| members.iter().any(|host| Arc::ptr_eq(&host.state, &pool.host.state)));
     }

@@ -35,6 +35,8 @@ pub struct ClusterPolicy {
     pub transports: Vec<TransportMatch>,
     /// For endpoints that none of `transports` matches.
     pub default_transport: Option<Arc<ClientTls>>,
+    /// Connections begin with who the client is (PROXY protocol), before TLS.
+    pub proxy_protocol: Option<ProxyVersion>,
     pub max_requests_per_connection: Option<u32>,
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Local address to dial from (Istio inbound pass-through: `127.0.0.6`).
@@ -75,6 +77,7 @@ impl ClusterPolicy {
             },
             transports: Vec::new(),
             default_transport: None,
+            proxy_protocol: None,
             max_requests_per_connection: None,
             tcp_keepalive: None,
             bind_source: None,
@@ -238,6 +241,14 @@ pub struct TransportMatch {
     pub labels: Vec<(String, String)>,
     /// `None`: plaintext.
     pub tls: Option<Arc<ClientTls>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -269,6 +269,9 @@ pub struct RetryPolicy {
     /// Avoid endpoints that were tried already, trying this many picks.
     pub avoid_previous_hosts: bool,
     pub host_selection_attempts: u32,
+    /// After so many tries among the endpoints of a priority, the next go to others; 0: never (Envoy:
+    /// `previous_priorities`).
+    pub leave_priorities_after: u32,
 }
 
 /// Conditions under which a try is repeated (Envoy: `x-envoy-retry-on`, `x-envoy-retry-grpc-on`).

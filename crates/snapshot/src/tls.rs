@@ -57,6 +57,22 @@ pub struct Validation {
     pub names: Vec<SanMatch>,
     /// Chain is not verified at all (`ACCEPT_UNTRUSTED` / `insecureSkipVerify`).
     pub insecure: bool,
+    /// Only these certificates are accepted.
+    pub pins: Pins,
+}
+
+/// SHA-256 of certificates, or of their public keys, that are accepted; one match in either list is enough, and two empty
+/// lists accept all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pins {
+    pub certificates: Vec<[u8; 32]>,
+    pub keys: Vec<[u8; 32]>,
+}
+
+impl Pins {
+    pub fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.keys.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

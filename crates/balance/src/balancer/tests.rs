@@ -198,6 +198,24 @@ fn tried_endpoints_are_avoided_within_bounds() {
 }
 
 #[test]
+fn priorities_are_left_after_some_tries() {
+    let levels = (0..3).map(|level| (level as u32, None, healthy(level * 10..level * 10 + 2)));
+    let balancer = balancer(ROUND_ROBIN, &localities(levels));
+    let of = |level: usize| balancer.hosts()[level * 2].clone();
+    let level = |tried: &[Arc<Host>], after: usize| {
+        let ask = PickContext { draw: 7, tried, leave_priorities_after: after, ..PickContext::default() };
+        balancer.pick(&ask).unwrap().priority
+    };
+    assert_eq!(level(&[], 2), 0);
+    assert_eq!(level(&[of(0)], 2), 0, "as often as was said");
+    assert_eq!(level(&[of(0), of(0)], 2), 1);
+    assert_eq!(level(&[of(0), of(0), of(1)], 2), 1);
+    assert_eq!(level(&[of(0), of(0), of(1), of(1)], 2), 2);
+    assert_eq!(level(&[of(0), of(1), of(2)], 1), 0, "all were left: from the beginning");
+    assert_eq!(level(&[of(0), of(0)], 0), 0, "nobody asked for it");
+}
+
+#[test]
 fn slow_start_spares_the_young() {
     let slow = SlowStart { window: Duration::from_secs(60), aggression: 1.0, minimum_percent: 10.0 };
     let rules = Arc::new(policy(Balance::RoundRobin { slow_start: Some(slow) }));

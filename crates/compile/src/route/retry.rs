@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mizzen_proto::envoy::config::route::v3::{RetryPolicy as Wire, retry_policy};
 use mizzen_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use mizzen_proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use mizzen_snapshot::route::{RetryOn, RetryPolicy};
 
 use crate::invalid::{At, Invalid, Result, not_obeyed};
@@ -12,7 +13,6 @@ use crate::value;
 pub(super) fn compile(wire: &Wire) -> Result<RetryPolicy> {
     not_obeyed!(
         wire,
-        retry_priority,
         retry_options_predicates,
         rate_limited_retry_back_off,
         retriable_headers,
@@ -60,6 +60,23 @@ pub(super) fn compile(wire: &Wire) -> Result<RetryPolicy> {
         backoff_base: base,
         backoff_max: longest,
         avoid_previous_hosts,
+        leave_priorities_after: leave_priorities_after(wire)?,
         host_selection_attempts: u32::try_from(wire.host_selection_retry_max_attempts).unwrap_or(0).clamp(1, 1000),
     })
+}
+
+fn leave_priorities_after(wire: &Wire) -> Result<u32> {
+    let Some(priority) = &wire.retry_priority else { return Ok(0) };
+    match &priority.config_type {
+        Some(retry_policy::retry_priority::ConfigType::TypedConfig(any))
+            if value::is::<PreviousPrioritiesConfig>(any) =>
+        {
+            let config: PreviousPrioritiesConfig = value::unpack(any).at("retry_priority.typed_config")?;
+            u32::try_from(config.update_frequency)
+                .ok()
+                .filter(|after| *after > 0)
+                .ok_or_else(|| Invalid::new("has to be above 0").within("retry_priority.typed_config.update_frequency"))
+        }
+        _ => Err(Invalid::not_obeyed(format!("{:?}", priority.name)).within("retry_priority")),
+    }
 }

@@ -78,6 +78,7 @@ fn build(tls: &ClientTls, secrets: &Table) -> Result<ClientConfig, TlsError> {
     let verifier = PeerVerifier {
         roots,
         names: tls.validation.names.clone(),
+        pins: tls.validation.pins.clone(),
         insecure: tls.validation.insecure,
         dialled_name: tls.auto_san_validation,
         mandatory: false,

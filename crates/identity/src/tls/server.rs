@@ -106,6 +106,7 @@ fn verifier(validation: &Validation, mandatory: bool, secrets: &Table) -> Result
     Ok(PeerVerifier {
         roots,
         names: validation.names.clone(),
+        pins: validation.pins.clone(),
         insecure: validation.insecure,
         dialled_name: false,
         mandatory,

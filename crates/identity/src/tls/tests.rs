@@ -40,7 +40,7 @@ fn authority() -> Authority {
 }
 
 fn mesh_validation(names: Vec<SanMatch>) -> Validation {
-    Validation { roots: Roots::Secret(ROOTS.into()), names, insecure: false }
+    Validation { roots: Roots::Secret(ROOTS.into()), names, ..Validation::default() }
 }
 
 fn uri(kind: StringMatchKind) -> SanMatch {
@@ -199,7 +199,7 @@ fn what_is_missing_is_named() {
     assert!(file_error.contains("/nowhere/tls.crt"), "{file_error}");
     let rootless = ClientTls {
         certificate: None,
-        validation: Validation { roots: Roots::None, names: exactly("a"), insecure: false },
+        validation: Validation { roots: Roots::None, names: exactly("a"), ..Validation::default() },
         ..client(Vec::new())
     };
     assert!(matches!(client_config(&rootless, &empty).current(None), Err(TlsError::NoRoots)));

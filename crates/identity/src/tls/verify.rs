@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mizzen_snapshot::matcher::StringMatchKind;
-use mizzen_snapshot::tls::{SanKind, SanMatch};
+use mizzen_snapshot::tls::{Pins, SanKind, SanMatch};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -31,6 +31,8 @@ pub enum VerifyError {
     Ambiguous(String),
     #[error("none of its names ({found}) is one of those expected")]
     Name { found: String },
+    #[error("it is none of the certificates that are pinned by their hash or that of their key")]
+    Pinned,
     #[error(transparent)]
     Unreadable(#[from] crate::certificate::CertificateError),
 }
@@ -69,6 +71,19 @@ pub fn verify_names(peer: &Peer, expected: &[SanMatch]) -> Result<(), VerifyErro
     Err(VerifyError::Name { found: if found.is_empty() { "none".to_owned() } else { found.join(", ") } })
 }
 
+/// Whether the certificate itself, or its public key, is one of those that are expected.
+pub(super) fn verify_pins(leaf: &CertificateDer<'_>, pins: &Pins) -> Result<(), VerifyError> {
+    let is_one_of = |bytes: &[u8], pins: &[[u8; 32]]| {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        pins.iter().any(|pin| pin[..] == *hash.as_ref())
+    };
+    let key = || EndEntityCert::try_from(leaf).map(|leaf| leaf.subject_public_key_info()).map_err(VerifyError::Chain);
+    if is_one_of(leaf, &pins.certificates) || !pins.keys.is_empty() && is_one_of(&key()?, &pins.keys) {
+        return Ok(());
+    }
+    Err(VerifyError::Pinned)
+}
+
 fn name_matches(peer: &Peer, wanted: &SanMatch) -> bool {
     let any = wanted.kind == SanKind::Any;
     let is = |kind: SanKind| any || wanted.kind == kind;
@@ -102,6 +117,7 @@ fn dns_matches(name: &str, wanted: &SanMatch) -> bool {
 pub(super) struct PeerVerifier {
     pub(super) roots: Option<Arc<TrustRoots>>,
     pub(super) names: Vec<SanMatch>,
+    pub(super) pins: Pins,
     /// Neither chain nor names are looked at; that the peer holds its key is still checked.
     pub(super) insecure: bool,
     /// The name that we dialled has to be in the certificate.
@@ -119,9 +135,13 @@ impl PeerVerifier {
         dialled: Option<&ServerName<'_>>,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let Some(roots) = self.roots.as_ref().filter(|_| !self.insecure) else {
+        if self.insecure {
             return Ok(());
-        };
+        }
+        if !self.pins.is_empty() {
+            verify_pins(leaf, &self.pins).map_err(refuse)?;
+        }
+        let Some(roots) = &self.roots else { return Ok(()) };
         verify_chain(leaf, intermediates, roots, side, now).map_err(refuse)?;
         let peer = Peer::of(leaf).map_err(|error| refuse(error.into()))?;
         verify_names(&peer, &self.names).map_err(refuse)?;

@@ -61,6 +61,9 @@ async fn answer(
     if let Some(location) = clean(connection, handler, facts, &body)? {
         return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &location));
     }
+    if body.is_end() {
+        facts.request_received = Some(facts.started.elapsed());
+    }
     let snapshot = connection.worker.snapshot();
     let plan = plan::plan(&snapshot, handler, &facts.view(), draws(connection));
     facts.route = plan.route().cloned();
@@ -88,7 +91,12 @@ async fn answer(
             facts.details = "direct_response";
             redirect(StatusCode::MOVED_PERMANENTLY, &location)
         }
-        Plan::Refuse(no) => return Err(Refusal::NoPlan(no)),
+        Plan::Refuse(no) => {
+            if let NoPlan::NoCluster { route, .. } = &no {
+                facts.unfollowed = Some(route.clone());
+            }
+            return Err(Refusal::NoPlan(no));
+        }
         Plan::Redirect { status, location, table, route, host } => {
             facts.details = "direct_response";
             let mut reply = redirect(status, &location);
@@ -171,11 +179,13 @@ pub fn begin(connection: &Connection, handler: &Arc<HttpHandler>, head: Head) ->
         remote: connection.downstream.peer,
         peer: None,
         route: None,
+        unfollowed: None,
         virtual_host: None,
         cluster: None,
         upstream: None,
         upstream_peer: None,
         upstream_local: None,
+        upstream_connection: Default::default(),
         upstream_identity: None,
         upstream_tls: false,
         upstream_workload: None,

@@ -66,10 +66,7 @@ pub async fn forward(
     let mut response = tries.run(handler, body, facts, &mut timeouts).await?;
 
     facts.upstream_responded = Some(facts.started.elapsed());
-    facts.upstream_peer = response.facts.peer;
-    facts.upstream_local = response.facts.local;
-    facts.upstream_tls = response.facts.tls;
-    facts.upstream_identity.clone_from(&response.facts.identity);
+    facts.connected(&response.facts);
     let (deadline, whole) = timeouts.rest();
     response.body.deadline.set(deadline);
     response.body.timeout = whole;
@@ -301,7 +298,7 @@ impl Tries<'_> {
             if let Some(port) = port_override {
                 address.set_port(port);
             }
-            return Ok(Host::detached(address));
+            return Ok(self.upstream.original(address));
         }
         let avoid = self.retry.is_some_and(|retry| retry.avoid_previous_hosts);
         let ask = PickContext {
@@ -310,6 +307,8 @@ impl Tries<'_> {
             hash: self.plan.hash,
             avoid: if avoid { &self.tried } else { &[] },
             attempts: self.retry.map_or(0, |retry| retry.host_selection_attempts),
+            tried: &self.tried,
+            leave_priorities_after: self.retry.map_or(0, |retry| retry.leave_priorities_after as usize),
         };
         self.upstream.balancer.pick(&ask).map_err(|none| Refusal::NoHealthyUpstream {
             cluster: self.upstream.name().to_owned(),
@@ -336,6 +335,7 @@ impl Tries<'_> {
             client_http2: facts.version == Version::HTTP_2,
             istio_alpn: handler.istio_alpn,
             http1_only: facts.upgrade.is_some() || facts.method == Method::CONNECT,
+            connection: Some(&facts.upstream_connection),
         };
         let endpoint = connect::name(host);
         let head = Head {

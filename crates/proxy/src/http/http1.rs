@@ -306,7 +306,10 @@ pub fn record(connection: &Connection, mut facts: Box<HttpFacts>, mut answer: Re
     facts.duration = facts.started.elapsed();
     facts.bytes_sent = answer.body.bytes;
     facts.bytes_received = facts.bytes_received.max(answer.body.request_bytes());
-    facts.request_received = answer.body.request_received_at().map(|at| at.duration_since(facts.started));
+    if let Some(at) = answer.body.request_received_at() {
+        facts.request_received = Some(at.duration_since(facts.started));
+    }
+    facts.connected_at_least();
     facts.response_trailers = answer.body.trailers.take();
     facts.response_headers = std::mem::take(&mut answer.headers);
     match sent {
@@ -349,6 +352,7 @@ pub fn record(connection: &Connection, mut facts: Box<HttpFacts>, mut answer: Re
 pub fn record_gone(connection: &Connection, mut facts: Box<HttpFacts>) {
     let gone = Refusal::DownstreamGone { while_: "it waited for the answer" };
     let told = gone.told();
+    facts.connected_at_least();
     facts.duration = facts.started.elapsed();
     facts.flags.extend(told.flag);
     facts.details = told.details;

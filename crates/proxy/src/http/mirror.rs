@@ -76,8 +76,14 @@ impl Copy {
         let (Ok(host), Ok(permit)) = (upstream.balancer.pick(&ask), upstream.balancer.breakers().request()) else {
             return;
         };
-        let what =
-            Try { upstream: &upstream, host: &host, client_http2: self.http2, istio_alpn: true, http1_only: false };
+        let what = Try {
+            upstream: &upstream,
+            host: &host,
+            client_http2: self.http2,
+            istio_alpn: true,
+            http1_only: false,
+            connection: None,
+        };
         let endpoint = connect::name(&host);
         let head = Head {
             method: &self.method,

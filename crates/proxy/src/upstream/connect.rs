@@ -8,10 +8,11 @@ use mizzen_balance::Host;
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
 use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, EndpointAddress};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::{Transport, Upstream};
+use super::{Transport, Upstream, proxy_header};
 use crate::refusal::Refusal;
 
 /// A new connection to an endpoint.
@@ -30,13 +31,15 @@ pub struct ConnectionFacts {
     pub alpn: Option<Vec<u8>>,
 }
 
-/// How the TLS of a connection depends on the request that it is made for.
+/// How a connection depends on the request, or the client, that it is made for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TlsWish<'a> {
     /// Protocols to offer instead of the cluster's.
     pub alpn: Option<&'a [&'a str]>,
     /// The request's host, for `auto_sni` and `auto_san_validation`.
     pub host: Option<&'a str>,
+    /// Whom to name where the endpoint is told who the client is: the client, and the address that it called.
+    pub client: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// Connects within the cluster's connect timeout, the TLS handshake included.
@@ -67,14 +70,18 @@ async fn connect(
         EndpointAddress::Pipe(path) => Socket::Unix(UnixStream::connect(path).await.map_err(failed)?),
     };
     let (peer, local) = (socket.peer_address(), socket.local_address());
+    let mut plain = Plain::new(socket);
+    if let Some(version) = policy.proxy_protocol {
+        let header = proxy_header::of(version, wish.client, local.zip(peer));
+        plain.write_all(&header).await.map_err(failed)?;
+    }
     let Some(configs) = transport.configs() else {
         let facts = ConnectionFacts { peer, local, ..ConnectionFacts::default() };
-        return Ok(Dialled { stream: Stream::Plain(Plain::new(socket)), facts: Rc::new(facts) });
+        return Ok(Dialled { stream: Stream::Plain(plain), facts: Rc::new(facts) });
     };
     let tls_failed = |cause: String| Refusal::TlsFailure { endpoint: name(host), cause };
     let (config, server_name) = configs.current(wish.host).map_err(|error| tls_failed(error.to_string()))?;
     let connector = TlsConnector::from(config);
-    let plain = Plain::new(socket);
     let connecting = match wish.alpn {
         Some(alpn) => {
             let offered = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

@@ -1,5 +1,6 @@
 //! One try: take a connection, send, wait for the head of the response.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -334,6 +335,16 @@ pub struct Try<'a> {
     pub istio_alpn: bool,
     /// Use a connection of its own (an upgrade ends as a tunnel).
     pub http1_only: bool,
+    /// Where to note which connection was used.
+    pub connection: Option<&'a RefCell<Option<Rc<ConnectionFacts>>>>,
+}
+
+impl Try<'_> {
+    fn note(&self, connection: &Rc<ConnectionFacts>) {
+        if let Some(noted) = self.connection {
+            *noted.borrow_mut() = Some(Rc::clone(connection));
+        }
+    }
 }
 
 /// Sends the request to `host` and waits for the head of its response.
@@ -343,6 +354,9 @@ pub async fn send(
     body: RequestBody,
     timeouts: &mut Timeouts,
 ) -> Result<UpstreamResponse, (Failure, RequestBody)> {
+    if let Some(noted) = what.connection {
+        noted.borrow_mut().take();
+    }
     let checkout = match take_idle(what) {
         Some(lease) => Checkout::Http1(lease),
         None => match timeouts.within(Box::pin(checkout(what, head.host))).await {
@@ -354,8 +368,12 @@ pub async fn send(
         },
     };
     match checkout {
-        Checkout::Http1(lease) => super::http1::exchange(lease, head, body, timeouts).await,
+        Checkout::Http1(lease) => {
+            what.note(lease.facts());
+            super::http1::exchange(lease, head, body, timeouts).await
+        }
         Checkout::Http2(connection) => {
+            what.note(&connection.facts);
             // Boxed, so that the common way over HTTP/1 does not carry the size of this one.
             Box::pin(super::http2::exchange(connection, head, body, timeouts)).await
         }
@@ -441,6 +459,7 @@ async fn checkout(what: &Try<'_>, host_header: &str) -> Result<Checkout, Failure
         let wish = TlsWish {
             alpn: tls.as_ref().and_then(|tls| alpn(what, &tls.alpn, protocol)),
             host: Some(without_port(host_header)),
+            client: None,
         };
         let dialled = connect::dial(upstream, what.host, transport, wish)
             .await

@@ -9,6 +9,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod peers;
+mod policies;
 mod routing;
 mod support;
 mod tcp;

@@ -37,7 +37,7 @@ pub(crate) fn secrets(authority: &Authority, account: &str) -> Secrets {
 }
 
 pub(crate) fn validation(names: Vec<SanMatch>) -> Validation {
-    Validation { roots: Roots::Secret(ROOTS.into()), names, insecure: false }
+    Validation { roots: Roots::Secret(ROOTS.into()), names, ..Validation::default() }
 }
 
 pub(crate) fn client_tls(server: &str) -> Arc<ClientTls> {

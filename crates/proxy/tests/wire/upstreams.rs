@@ -20,6 +20,7 @@ fn retry(on: RetryOn) -> Arc<RetryPolicy> {
         backoff_max: Duration::from_millis(2),
         avoid_previous_hosts: true,
         host_selection_attempts: 5,
+        leave_priorities_after: 0,
     })
 }
 

@@ -150,6 +150,7 @@ mod tests {
             backoff_max: Duration::from_millis(250),
             avoid_previous_hosts: false,
             host_selection_attempts: 1,
+            leave_priorities_after: 0,
         }
     }
 
