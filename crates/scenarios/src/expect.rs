@@ -81,6 +81,14 @@ enum What {
     Mirror(String),
     /// `balance ROUND_ROBIN`
     Balance(String),
+    /// `trailer NAME: VALUE`, `trailer NAME ~ PART`: after the body of the answer.
+    Trailer(HeaderWish),
+    /// `seen trailer NAME: VALUE`: after the body of what the workload was asked.
+    SeenTrailer(HeaderWish),
+    /// `certificate NAME`: the server shows one for this name.
+    Certificate(String),
+    /// `no-answer`: the connection ends without one.
+    NoAnswer,
     /// `mtls yes`: between the proxies.
     Mtls(bool),
     /// `tries 3`: how often workloads were asked for one call.
@@ -101,6 +109,7 @@ pub struct Seen {
     pub path: String,
     pub host: String,
     pub headers: HeaderMap,
+    pub trailers: HeaderMap,
 }
 
 /// What a runner saw. `None` is what it cannot see.
@@ -118,6 +127,11 @@ pub struct Observed {
     pub origins: Option<Vec<(String, String)>>,
     pub body: Option<String>,
     pub headers: Option<HeaderMap>,
+    pub trailers: Option<HeaderMap>,
+    /// DNS names of the server's certificate.
+    pub certificate: Option<Vec<String>>,
+    /// Whether there was an answer at all.
+    pub answered: Option<bool>,
     pub seen: Option<Seen>,
     pub timeout: Option<Option<Duration>>,
     pub retries: Option<u32>,
@@ -167,7 +181,9 @@ impl Expect {
             | What::Retries(_)
             | What::PerTryTimeout(_)
             | What::Balance(_) => runner == Runner::Memory,
-            What::Tries(_) | What::SomeStatus(_) => runner != Runner::Memory,
+            What::Tries(_) | What::SomeStatus(_) | What::Trailer(_) | What::SeenTrailer(_) | What::Certificate(_) => {
+                runner != Runner::Memory
+            }
             _ => true,
         };
         can && (self.only.is_empty() || self.only.contains(&runner))
@@ -179,6 +195,11 @@ impl Expect {
             What::Delay(wanted) => Some(wanted.is_some()),
             _ => None,
         }
+    }
+
+    /// Whether there is to be no answer.
+    pub(crate) fn is_about_none(&self) -> bool {
+        self.what == What::NoAnswer
     }
 
     /// Whether a copy of the request has to be waited for.
@@ -213,14 +234,18 @@ impl What {
             }
             "body" => Self::Body(rest.to_owned()),
             "header" => Self::Header(HeaderWish::parse(rest)?),
+            "trailer" => Self::Trailer(HeaderWish::parse(rest)?),
+            "certificate" => Self::Certificate(rest.to_owned()),
+            "no-answer" => Self::NoAnswer,
             "no-header" => Self::Header(HeaderWish::Absent(header_name(rest)?)),
             "seen" => match rest.split_once(' ').map(|(word, rest)| (word, rest.trim())) {
                 Some(("path", path)) => Self::SeenPath(path.to_owned()),
                 Some(("host", host)) => Self::SeenHost(host.to_owned()),
                 Some(("method", method)) => Self::SeenMethod(method.to_owned()),
                 Some(("header", wish)) => Self::SeenHeader(HeaderWish::parse(wish)?),
+                Some(("trailer", wish)) => Self::SeenTrailer(HeaderWish::parse(wish)?),
                 Some(("no-header", name)) => Self::SeenHeader(HeaderWish::Absent(header_name(name)?)),
-                _ => return Err("seen needs path, host, method, header or no-header".to_owned()),
+                _ => return Err("seen needs path, host, method, header, no-header or trailer".to_owned()),
             },
             "timeout" if rest == "none" => Self::Timeout(None),
             "timeout" => Self::Timeout(Some(duration(rest)?)),
@@ -289,6 +314,15 @@ impl What {
             Self::SeenHost(wanted) => differs(wanted, seen.map(|seen| &seen.host)),
             Self::SeenMethod(wanted) => differs(wanted, seen.map(|seen| &seen.method)),
             Self::SeenHeader(wish) => wish.difference(&seen?.headers),
+            Self::Trailer(wish) => wish.difference(observed.trailers.as_ref()?),
+            Self::SeenTrailer(wish) => wish.difference(&seen?.trailers),
+            Self::Certificate(name) => {
+                let names = observed.certificate.as_ref()?;
+                (!names.contains(name)).then(|| format!("a certificate for {names:?}"))
+            }
+            Self::NoAnswer => observed.answered.filter(|answered| *answered).map(|_| {
+                observed.status.map_or_else(|| "an answer".to_owned(), |status| format!("an answer with {status}"))
+            }),
             Self::Timeout(wanted) => differs(wanted, observed.timeout.as_ref()),
             Self::Retries(wanted) => differs(wanted, observed.retries.as_ref()),
             Self::PerTryTimeout(wanted) => differs(&Some(*wanted), observed.per_try_timeout.as_ref()),
@@ -387,89 +421,4 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(line: &str, observed: &Observed, holds: bool) {
-        let expect = Expect::parse(1, line).unwrap();
-        assert_eq!(expect.check(observed).is_ok(), holds, "{line} with {observed:?}");
-    }
-
-    fn shares(pairs: &[(&str, f64)]) -> Observed {
-        let shares = pairs.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
-        Observed { shares: Some(shares), tolerance: 0.1, ..Observed::default() }
-    }
-
-    #[test]
-    fn shares_have_a_tolerance_and_nobody_else_may_answer() {
-        check("share a 75% b 25%", &shares(&[("a", 0.7), ("b", 0.3)]), true);
-        check("share a 75% b 25%", &shares(&[("a", 0.6), ("b", 0.4)]), false);
-        check("share a 100%", &shares(&[("a", 0.95), ("c", 0.05)]), false);
-        check("share a 100% c 0%", &shares(&[("a", 0.95), ("c", 0.05)]), false);
-        check("from a", &shares(&[("a", 1.0)]), true);
-        check("from a", &shares(&[("a", 0.99), ("b", 0.01)]), false);
-        check("from none", &shares(&[]), true);
-        check("from none", &shares(&[("a", 1.0)]), false);
-    }
-
-    #[test]
-    fn a_delay_is_what_the_proxy_says_and_about_as_long() {
-        let wire = |counted, millis| Observed {
-            delays_counted: Some(counted),
-            took: Some(Duration::from_millis(millis)),
-            ..Observed::default()
-        };
-        // A little early, and late on a busy machine.
-        check("delay 0.6s", &wire(1, 599), true);
-        check("delay 0.6s", &wire(1, 60_000), true);
-        check("delay 0.6s", &wire(1, 20), false);
-        check("delay 0.6s", &wire(0, 60_000), false);
-        check("delay none", &wire(0, 60_000), true);
-        check("delay none", &wire(1, 20), false);
-        let planned = |delay| Observed { delay: Some(delay), ..Observed::default() };
-        check("delay 2s", &planned(Some(Duration::from_secs(2))), true);
-        check("delay 2s", &planned(Some(Duration::from_secs(3))), false);
-        check("delay 2s", &planned(None), false);
-        check("delay none", &planned(None), true);
-        check("delay none", &planned(Some(Duration::from_secs(3))), false);
-    }
-
-    #[test]
-    fn headers_are_compared_whole_or_in_part() {
-        let mut headers = HeaderMap::new();
-        headers.append("a", "x".parse().unwrap());
-        headers.append("a", "y".parse().unwrap());
-        let observed = Observed { headers: Some(headers), ..Observed::default() };
-        check("header a: x,y", &observed, true);
-        check("header A ~ y", &observed, true);
-        check("header a: x", &observed, false);
-        check("header b ~ x", &observed, false);
-        check("no-header b", &observed, true);
-        check("no-header a", &observed, false);
-    }
-
-    #[test]
-    fn what_cannot_be_seen_is_not_judged_and_known_beforehand() {
-        let blind = Observed::default();
-        for line in
-            ["status 200", "from a", "cluster c", "timeout 3s", "seen path /", "mtls yes", "delay 2s", "delay none"]
-        {
-            check(line, &blind, true);
-        }
-        let expect = Expect::parse(1, "[wire envoy] status 200").unwrap();
-        assert!(!expect.is_for(Runner::Memory) && expect.is_for(Runner::Envoy));
-        assert!(!Expect::parse(1, "timeout 3s").unwrap().is_for(Runner::Wire));
-    }
-
-    #[test]
-    fn wrong_lines_are_refused() {
-        for line in
-            ["", "status x", "share a", "share a 5", "header a", "timeout 3", "delay long", "wat", "[moon] status 200"]
-        {
-            Expect::parse(1, line).unwrap_err();
-        }
-        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
-        assert_eq!(duration("1.5s").unwrap(), Duration::from_millis(1500));
-    }
-}
+mod tests;

@@ -95,16 +95,21 @@ impl Memory {
 
     fn call(&mut self, call: &Call, wrong: &mut Vec<Wrong>) {
         let fail = |found: String| Wrong { line: call.line, expected: format!("a call from {}", call.from), found };
-        if !self.proxies.contains_key(&call.from) {
-            let Some(mut proxy) = Proxy::of(&call.from) else {
+        // From outside a call goes straight to the address of a workload, where its sidecar is.
+        let addressed = call.host().parse().ok().and_then(Workload::at).filter(|_| call.from == world::OUTSIDE);
+        let whose = addressed.map_or(call.from.as_str(), |workload| workload.app);
+        if !self.proxies.contains_key(whose) {
+            let Some(mut proxy) = Proxy::of(whose) else {
                 wrong.push(fail("nobody of that name has a proxy".to_owned()));
                 return;
             };
             proxy.update(&self.mesh, &mut self.refused);
-            self.proxies.insert(call.from.clone(), proxy);
+            self.proxies.insert(whose.to_owned(), proxy);
         }
-        let proxy = &self.proxies[&call.from];
-        let port = if call.from == "gateway" {
+        let proxy = &self.proxies[whose];
+        let port = if addressed.is_some() {
+            call.port()
+        } else if call.from == "gateway" {
             GATEWAY_PORTS.iter().find(|(port, _)| *port == call.port()).map_or(call.port(), |(_, target)| *target)
         } else {
             HTTP_PROXY_PORT

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use mizzen_snapshot::Snapshot;
 use mizzen_snapshot::cluster::{Balance, Cluster, Health};
 use mizzen_snapshot::header::Facts;
-use mizzen_snapshot::http::HttpHandler;
-use mizzen_snapshot::listener::{ConnectionFacts, Handler, ListenAddress, Transport};
+use mizzen_snapshot::listener::{ConnectionFacts, Handler, ListenAddress, TcpHandler, Transport};
 use mizzen_snapshot::plan::{Draws, ForwardPlan, NoPlan, Plan, plan};
 use mizzen_snapshot::route::{Abort, CorsDecision, FaultDraws, HostRewrite, RequestView, Target};
 use mizzen_types::Percent;
@@ -23,9 +21,14 @@ const MAX_DRAWS: u32 = 10_000;
 
 /// What `snapshot` makes of a call to the listener at `address`.
 pub(crate) fn observe(snapshot: &Snapshot, address: SocketAddr, call: &Call) -> Result<Observed, String> {
-    let Some(handler) = handler(snapshot, address)? else {
-        // Nobody listens, so nobody answers.
-        return Ok(Observed { shares: Some(BTreeMap::new()), ..Observed::default() });
+    let handler = match handler(snapshot, address, call)? {
+        Some(Handler::Http(handler)) => handler,
+        Some(Handler::Tcp(handler)) => return Ok(of_bytes(snapshot, &handler)),
+        // Nobody listens, or nobody takes such a connection: nobody answers.
+        None => {
+            let shares = Some(BTreeMap::new());
+            return Ok(Observed { shares, answered: Some(false), ..Observed::default() });
+        }
     };
     let view = RequestView {
         method: &call.method,
@@ -38,6 +41,7 @@ pub(crate) fn observe(snapshot: &Snapshot, address: SocketAddr, call: &Call) -> 
     let decide = |weight| plan(snapshot, &handler, &view, Draws { weight, ..Draws::default() });
     let first = decide(0);
     let mut observed = Observed { tolerance: 0.005, shares: Some(BTreeMap::new()), ..Observed::default() };
+    observed.answered = Some(true);
     if let Some(route) = first.route() {
         observed.route = Some(if route.name.is_empty() { "default".to_owned() } else { route.name.clone() });
         let origin = route.origin.as_ref();
@@ -103,24 +107,43 @@ fn one_header(name: &'static str, value: &str) -> Result<HeaderMap, String> {
     Ok([(http::HeaderName::from_static(name), value)].into_iter().collect())
 }
 
-/// How HTTP is handled on connections to that address.
-fn handler(snapshot: &Snapshot, address: SocketAddr) -> Result<Option<Arc<HttpHandler>>, String> {
+/// How the connection of a call to that address is handled.
+fn handler(snapshot: &Snapshot, address: SocketAddr, call: &Call) -> Result<Option<Handler>, String> {
     let at = |listen: &ListenAddress| matches!(listen, ListenAddress::Tcp(listen) if *listen == address || (listen.ip().is_unspecified() && listen.port() == address.port()));
     let Some(listener) = snapshot.listeners.values().find(|listener| at(&listener.address)) else { return Ok(None) };
     let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+    // A sidecar is told of https as plain HTTP; only a gateway's client speaks TLS itself.
+    let tls = call.scheme == "https" && call.from == "gateway";
+    let protocols: &[&str] = match (call.is_tcp(), call.http2) {
+        (true, _) => &[],
+        (false, true) => &["h2"],
+        (false, false) => &["http/1.1"],
+    };
     let facts = ConnectionFacts {
         destination: address,
         source,
         direct_source: source.ip(),
-        transport: Transport::RawBuffer,
-        server_name: None,
-        application_protocols: &["http/1.1"],
+        transport: if tls { Transport::Tls } else { Transport::RawBuffer },
+        server_name: tls.then(|| call.host()),
+        application_protocols: protocols,
     };
-    let chain = listener.choose(&facts).ok_or_else(|| format!("{} has no filter chain for the call", listener.name))?;
+    let Some(chain) = listener.choose(&facts) else { return Ok(None) };
     match &chain.handler {
-        Handler::Http(handler) => Ok(Some(Arc::clone(handler))),
-        Handler::Tcp(_) => Err(format!("{} takes the call for TCP", listener.name)),
+        Handler::Tcp(_) if !tls && !call.is_tcp() => Err(format!("{} takes the call for TCP", listener.name)),
+        handler => Ok(Some(handler.clone())),
     }
+}
+
+/// Bytes that are passed on as they are, to the first of the clusters.
+fn of_bytes(snapshot: &Snapshot, handler: &TcpHandler) -> Observed {
+    let mut observed = Observed { answered: Some(true), shares: Some(BTreeMap::new()), ..Observed::default() };
+    let name = handler.clusters.first().map(|(name, _)| name);
+    observed.cluster = name.map(ToString::to_string);
+    let all = name.and_then(|name| snapshot.clusters.get(name)).map(|cluster| endpoints(cluster)).unwrap_or_default();
+    let sum: u32 = all.iter().map(|(_, weight)| *weight).sum();
+    observed.shares =
+        Some(all.into_iter().map(|(name, weight)| (name, f64::from(weight) / f64::from(sum.max(1)))).collect());
+    observed
 }
 
 fn of_forward(observed: &mut Observed, plan: &ForwardPlan, view: &RequestView<'_>, call: &Call) {
@@ -168,6 +191,7 @@ fn seen(plan: &ForwardPlan, view: &RequestView<'_>, call: &Call) -> Seen {
         path: plan.path_and_query.clone().unwrap_or_else(|| call.path_and_query.clone()),
         host,
         headers,
+        trailers: HeaderMap::new(),
     }
 }
 

@@ -27,6 +27,10 @@
 //! ```
 //! ````
 //!
+//! A call's first lines may also be `parallel N` (that many at the same time), `protocol http2` and `trailer NAME: VALUE`
+//! (sent after the body). The method `TCP` sends the body as bytes to `tcp://HOST:PORT` and takes what comes back for the
+//! answer. With `https` the caller speaks TLS; it takes any certificate, and `expect` can look at it.
+//!
 //! Blocks are taken in order. A `load` block has the form of a call: it is made without pause from there to the end of the
 //! scenario, and its `expect` block holds for every single answer. `occupy` names an address that something else listens
 //! on from there to the end, `refused` a part of what a proxy says that cannot obey. A `yaml` block is a file of the configuration folder; one with a name that was there
@@ -85,6 +89,10 @@ pub struct Call {
     pub times: u32,
     /// How many of them at the same time.
     pub parallel: u32,
+    /// HTTP/2 from the first byte on.
+    pub http2: bool,
+    /// Sent after the body.
+    pub trailers: http::HeaderMap,
     pub method: http::Method,
     pub scheme: String,
     /// Host with port as written.
@@ -321,6 +329,8 @@ impl Parser {
             from: "productpage".to_owned(),
             times: 1,
             parallel: 1,
+            http2: false,
+            trailers: http::HeaderMap::new(),
             method: http::Method::GET,
             scheme: String::new(),
             authority: String::new(),
@@ -336,8 +346,16 @@ impl Parser {
                 break;
             }
             if call.authority.is_empty() {
-                match text.split_once(' ').ok_or_else(|| self.wrong("expected from, times, parallel or METHOD URL"))? {
+                match text
+                    .split_once(' ')
+                    .ok_or_else(|| self.wrong("expected from, times, parallel, protocol, trailer or METHOD URL"))?
+                {
                     ("from", from) => from.trim().clone_into(&mut call.from),
+                    ("protocol", "http2") => call.http2 = true,
+                    ("trailer", trailer) => {
+                        let (name, value) = self.field(trailer)?;
+                        call.trailers.append(name, value);
+                    }
                     ("parallel", number) => {
                         call.parallel = number.trim().parse().map_err(|_| self.wrong("parallel needs a number"))?;
                         call.times = call.times.max(call.parallel);
@@ -348,15 +366,20 @@ impl Parser {
                     (method, url) => self.target(&mut call, method, url.trim())?,
                 }
             } else {
-                let (name, value) = text.split_once(':').ok_or_else(|| self.wrong("expected NAME: VALUE"))?;
-                let name: http::HeaderName = name.trim().parse().map_err(|_| self.wrong("not a header name"))?;
-                let value = value.trim().parse().map_err(|_| self.wrong("not a header value"))?;
+                let (name, value) = self.field(text)?;
                 call.headers.append(name, value);
             }
         }
         call.body = lines.map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
         self.line = start;
         if call.authority.is_empty() { Err(self.wrong("the call has no METHOD URL line")) } else { Ok(call) }
+    }
+
+    fn field(&self, text: &str) -> Result<(http::HeaderName, http::HeaderValue), ScenarioError> {
+        let (name, value) = text.split_once(':').ok_or_else(|| self.wrong("expected NAME: VALUE"))?;
+        let name = name.trim().parse().map_err(|_| self.wrong("not a header name"))?;
+        let value = value.trim().parse().map_err(|_| self.wrong("not a header value"))?;
+        Ok((name, value))
     }
 
     fn target(&self, call: &mut Call, method: &str, url: &str) -> Result<(), ScenarioError> {
@@ -375,6 +398,11 @@ impl Parser {
 }
 
 impl Call {
+    /// Whether it is bytes and no request.
+    pub fn is_tcp(&self) -> bool {
+        self.method == "TCP"
+    }
+
     /// Host without port.
     pub fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {
@@ -391,64 +419,4 @@ impl Call {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Scenario, ScenarioError> {
-        Scenario::parse(Path::new("scenarios/a-name.md"), text)
-    }
-
-    const WHOLE: &str = "# A title\n\nprose\n```yaml a.yaml\na: 1\n```\n```findings\nerror VirtualService/default/r spec.x: wrong\nnone\n```\n\
-        ```call\nfrom gateway\ntimes 20\nPOST http://Host:81/p?q\nA: b\n\nbody\n```\n```expect\nstatus 404\n```\n";
-
-    #[test]
-    fn a_file_becomes_blocks() {
-        let scenario = parse(WHOLE).unwrap();
-        assert_eq!((scenario.name.as_str(), scenario.title.as_str()), ("a-name", "A title"));
-        let [Block::Config(files), Block::Findings(findings), Block::Call(call)] = scenario.blocks.as_slice() else {
-            panic!("{:?}", scenario.blocks)
-        };
-        assert_eq!(files["a.yaml"], "a: 1\n");
-        assert_eq!(findings.len(), 2);
-        assert_eq!((call.from.as_str(), call.times, call.method.as_str()), ("gateway", 20, "POST"));
-        assert_eq!((call.host(), call.port(), call.path_and_query.as_str()), ("Host", 81, "/p?q"));
-        assert_eq!((call.headers["a"].to_str().unwrap(), call.body.as_str()), ("b", "body"));
-        assert_eq!(call.expects.len(), 1);
-    }
-
-    #[test]
-    fn later_blocks_replace_and_delete_files() {
-        let scenario = parse(
-            "# t\n```yaml a.yaml\n1\n```\n```call\nGET http://a\n```\n```yaml a.yaml\n2\n```\n```yaml b.yaml\n3\n```\n```call\nGET http://a\n```\n```yaml a.yaml\n```\n```findings\nnone\n```\n",
-        )
-        .unwrap();
-        let folders: Vec<String> = scenario
-            .blocks
-            .iter()
-            .filter_map(|block| match block {
-                Block::Config(files) => {
-                    Some(files.iter().map(|(name, text)| format!("{name}={} ", text.trim())).collect())
-                }
-                _ => None,
-            })
-            .collect();
-        assert_eq!(folders, ["a.yaml=1 ", "a.yaml=2 b.yaml=3 ", "b.yaml=3 "]);
-    }
-
-    #[test]
-    fn mistakes_are_told_with_their_line() {
-        for (text, wanted) in [
-            ("no title", "title"),
-            ("# t\nno block", "nothing is expected"),
-            ("# t\n```call\nGET http://a\n", "no end"),
-            ("# t\n```expect\nstatus 1\n```\n", "has to follow"),
-            ("# t\n```call\nGET nowhere\n```\n", ":3: the URL has no scheme"),
-            ("# t\n```call\nGET http://a\n```\n```expect\nstatus 200\nwat 3\n```\n", ":7: "),
-            ("# t\n```jaml\n```\n", "no block"),
-            ("# t\n```findings\nbad x: y\n```\n", "SEVERITY"),
-        ] {
-            let error = parse(text).expect_err(text).to_string();
-            assert!(error.contains(wanted), "{text:?}: {error}");
-        }
-    }
-}
+mod tests;

@@ -8,8 +8,10 @@
 //! | `ratings-v1` | `ratings` | 9080 HTTP | with a sidecar: mutual TLS |
 //! | `reviews-other` | `reviews` in `ns2` | 9080 HTTP | a name that stands twice |
 //! | `service2-v1` | `service2` in `ns2` | 9080 HTTP | |
-//! | `tcp-echo-v1` | `tcp-echo` | 9000 TCP | |
-//! | `outside` | none | 9080 | for ServiceEntries: its address is 127.200.1.20 |
+//! | `tcp-echo-v1` | `tcp-echo` | 9000 TCP | says its name and sends all bytes back |
+//! | `grpc-echo-v1` | `grpc-echo` | 7070 gRPC | with a sidecar; answers with trailers |
+//! | `tls-echo-v1` | `tls-echo` | 9443 TLS | has a certificate of its own, for `tls-echo.example.org` |
+//! | `outside` | none | 9080 | for ServiceEntries: its address is 127.200.1.20; as a caller it goes straight to an address |
 //! | `istio-ingressgateway` | the same, in `istio-system` | 80, 443, 8888 | |
 //!
 //! Addresses are 127.200.x.y here and in scenario files; runners on the wire put their own number in the place of 200.
@@ -30,8 +32,30 @@ pub struct Workload {
     pub version: &'static str,
     pub service_account: &'static str,
     pub port: u16,
+    pub speaks: Speaks,
     pub sidecar: bool,
     host: [u8; 2],
+}
+
+/// What a workload understands at its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    Http,
+    Grpc,
+    Tcp,
+    Tls,
+}
+
+impl Speaks {
+    /// The name of a Service's port.
+    fn port_name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 const fn bookinfo(
@@ -48,24 +72,35 @@ const fn bookinfo(
         version,
         service_account: account,
         port: 9080,
+        speaks: Speaks::Http,
         sidecar: false,
         host: [1, host],
     }
 }
 
 /// All workloads but the gateway.
-pub const WORKLOADS: [Workload; 10] = [
+pub const WORKLOADS: [Workload; 12] = [
     Workload { sidecar: true, ..bookinfo("productpage", "productpage-v1", "v1", "bookinfo-productpage", 1) },
     bookinfo("details", "details-v1", "v1", "bookinfo-details", 2),
     bookinfo("reviews", "reviews-v1", "v1", "bookinfo-reviews", 3),
     bookinfo("reviews", "reviews-v2", "v2", "bookinfo-reviews", 4),
     bookinfo("reviews", "reviews-v3", "v3", "bookinfo-reviews", 5),
     Workload { sidecar: true, ..bookinfo("ratings", "ratings-v1", "v1", "bookinfo-ratings", 6) },
-    Workload { port: 9000, ..bookinfo("tcp-echo", "tcp-echo-v1", "v1", "tcp-echo", 7) },
+    Workload { port: 9000, speaks: Speaks::Tcp, ..bookinfo("tcp-echo", "tcp-echo-v1", "v1", "tcp-echo", 7) },
+    Workload {
+        port: 7070,
+        speaks: Speaks::Grpc,
+        sidecar: true,
+        ..bookinfo("grpc-echo", "grpc-echo-v1", "v1", "grpc-echo", 10)
+    },
+    Workload { port: 9443, speaks: Speaks::Tls, ..bookinfo("tls-echo", "tls-echo-v1", "v1", "tls-echo", 11) },
     Workload { namespace: "ns2", ..bookinfo("service2", "service2-v1", "v1", "service2", 8) },
     Workload { namespace: "ns2", ..bookinfo("reviews", "reviews-other", "other", "reviews", 9) },
     bookinfo("", "outside", "", "", 20),
 ];
+
+/// The workload outside of the mesh, as a caller.
+pub const OUTSIDE: &str = "outside";
 
 /// Where the gateway's proxy is.
 pub const GATEWAY: &str = "istio-ingressgateway-1";
@@ -148,7 +183,7 @@ fn write_world(text: &mut String) -> std::fmt::Result {
             continue;
         }
         services.push((workload.namespace, workload.app));
-        let name = if workload.port == 9000 { "tcp" } else { "http" };
+        let name = workload.speaks.port_name();
         let of_service: Vec<_> = WORKLOADS
             .iter()
             .filter(|other| (other.namespace, other.app) == (workload.namespace, workload.app))
@@ -263,7 +298,7 @@ mod tests {
             parsed.findings.iter().filter(|finding| finding.severity > mizzen_types::Severity::Info).collect();
         assert!(bad.is_empty(), "{bad:#?}");
         let of_kind = |kind: &str| parsed.objects.iter().filter(|object| &*object.key.kind == kind).count();
-        assert_eq!((of_kind("Pod"), of_kind("Service"), of_kind("EndpointSlice")), (10, 8, 8));
+        assert_eq!((of_kind("Pod"), of_kind("Service"), of_kind("EndpointSlice")), (12, 10, 10));
     }
 
     #[test]

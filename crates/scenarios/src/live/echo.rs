@@ -1,7 +1,8 @@
 //! The workloads of the world: servers that answer with what they were asked, and remember it.
 //!
 //! A request may tell them to misbehave, with the header `x-echo`: `delay=2s` (answer later), `fail=2` (503 for the
-//! first two tries of this call), `status=503@reviews-v2` (always, at that workload).
+//! first two tries of this call), `status=503@reviews-v2` (always, at that workload). One that speaks gRPC ends its answers
+//! with trailers; one that speaks TCP says `answered by NAME` and sends all bytes back.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,14 +11,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
+use super::certificate;
 use crate::expect::{Seen, duration};
+use crate::world::{Speaks, Workload};
 
 /// Names a call, so that tries and copies of it are known.
 pub(crate) const CALL_HEADER: &str = "x-scenario-call";
@@ -53,38 +58,77 @@ impl Memory {
 }
 
 /// Starts a workload; it ends with the runtime. Returns where it listens.
-pub(crate) async fn start(workload: &'static str, address: SocketAddr, memory: Memory) -> io::Result<SocketAddr> {
+pub(crate) async fn start(workload: &'static Workload, address: SocketAddr, memory: Memory) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
+    let tls = (workload.speaks == Speaks::Tls).then(certificate::acceptor).transpose().map_err(io::Error::other)?;
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
-            let memory = memory.clone();
+            let (memory, tls) = (memory.clone(), tls.clone());
             // Nothing breaks if it cannot be set.
             drop(stream.set_nodelay(true));
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let memory = memory.clone();
-                    async move { Ok::<_, Infallible>(answer(workload, request, &memory).await) }
-                });
-                // A client that goes away is its own affair.
-                let connection =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                drop(connection.with_upgrades().await);
-            });
+            // A client that goes away is its own affair.
+            tokio::spawn(async move { drop(serve(workload, stream, memory, tls).await) });
         }
     });
     Ok(bound)
 }
 
-async fn answer(workload: &'static str, mut request: Request<Incoming>, memory: &Memory) -> Response<Full<Bytes>> {
+async fn serve(
+    workload: &'static Workload,
+    stream: TcpStream,
+    memory: Memory,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    match (workload.speaks, tls) {
+        (Speaks::Tcp, _) => {
+            let (mut read, mut write) = stream.into_split();
+            write.write_all(greeting(workload.name).as_bytes()).await?;
+            tokio::io::copy(&mut read, &mut write).await?;
+        }
+        (_, Some(tls)) => http(workload, tls.accept(stream).await?, memory).await?,
+        (_, None) => http(workload, stream, memory).await?,
+    }
+    Ok(())
+}
+
+/// What a workload says of itself.
+pub(crate) fn greeting(workload: &str) -> String {
+    format!("answered by {workload}\n")
+}
+
+async fn http(
+    workload: &'static Workload,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    memory: Memory,
+) -> hyper::Result<()> {
+    let service = service_fn(move |request| {
+        let memory = memory.clone();
+        async move { Ok::<_, Infallible>(answer(workload, request, &memory).await) }
+    });
+    let stream = TokioIo::new(stream);
+    if workload.speaks == Speaks::Grpc {
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await
+    } else {
+        hyper::server::conn::http1::Builder::new().serve_connection(stream, service).with_upgrades().await
+    }
+}
+
+async fn answer(
+    workload: &'static Workload,
+    mut request: Request<Incoming>,
+    memory: &Memory,
+) -> Response<BoxBody<Bytes, Infallible>> {
+    let Workload { name: workload, speaks, .. } = *workload;
     let upgrade = request.headers().get(http::header::UPGRADE).cloned();
     if upgrade.is_some() {
         tokio::spawn(send_back(hyper::upgrade::on(&mut request)));
     }
     let (head, body) = request.into_parts();
     // Bodies of scenarios are small; one that is not is not read to its end.
-    drop(Limited::new(body, 64 * 1024).collect().await);
+    let body = Limited::new(body, 64 * 1024).collect().await;
+    let trailers = body.ok().and_then(|body| body.trailers().cloned()).unwrap_or_default();
     let header =
         |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let seen = Seen {
@@ -95,6 +139,7 @@ async fn answer(workload: &'static str, mut request: Request<Incoming>, memory: 
             .host()
             .map_or_else(|| header("host"), |_| head.uri.authority().map(ToString::to_string).unwrap_or_default()),
         headers: head.headers.clone(),
+        trailers,
     };
     let before = memory.record(header(CALL_HEADER), workload, seen);
     let mut status = StatusCode::OK;
@@ -113,16 +158,27 @@ async fn answer(workload: &'static str, mut request: Request<Incoming>, memory: 
             _ => {}
         }
     }
-    let mut response = Response::new(Full::from(format!("answered by {workload}\n")));
+    let body = Full::from(greeting(workload));
+    let body = if speaks == Speaks::Grpc {
+        let trailers =
+            HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+        body.with_trailers(async { Some(Ok(trailers)) }).boxed()
+    } else {
+        body.boxed()
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(WORKLOAD_HEADER, http::HeaderValue::from_static(workload));
-    headers.insert("x-echo-extra", http::HeaderValue::from_static("1"));
+    headers.insert(WORKLOAD_HEADER, HeaderValue::from_static(workload));
+    headers.insert("x-echo-extra", HeaderValue::from_static("1"));
+    if let Some(kind) = head.headers.get(http::header::CONTENT_TYPE).filter(|_| speaks == Speaks::Grpc) {
+        headers.insert(http::header::CONTENT_TYPE, kind.clone());
+    }
     if let Some(protocol) = upgrade {
-        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(http::header::UPGRADE, protocol);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.body_mut() = Full::default();
+        *response.body_mut() = Full::default().boxed();
     }
     response
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use mizzen_identity::WorkloadIdentity;
 use mizzen_identity::client::Config as IdentityConfig;
-use mizzen_identity::connect::{ControlPlane, RootSource};
+use mizzen_identity::connect::{CONTROL_PLANE_NAME, ControlPlane, RootSource};
 use mizzen_identity::token::Issuer;
 use mizzen_proxy::config::{IdentityOptions, Limits, ProxyConfig};
 use serde_json::{Value, json};
@@ -139,10 +139,10 @@ impl Proxies<'_> {
             concurrency: 1,
             identity: Some(IdentityOptions {
                 ca_address: format!("{}:15012", self.control),
+                ca_server_name: None,
                 ca_root: self.state.join("root-cert.pem"),
                 token,
             }),
-                ca_server_name: None,
             state_dir: None,
             health_address: None,
             stats_address: None,
@@ -223,8 +223,10 @@ impl Proxies<'_> {
         if sds.is_none() {
             metadata["MIZZEN_VERSION"] = env!("CARGO_PKG_VERSION").into();
         }
-        let xds = json!({"socket_address": {"address": self.control.to_string(), "port_value": 15010}});
-        let mut clusters = vec![grpc_cluster("xds-grpc", &xds)];
+        let xds = json!({"socket_address": {"address": self.control.to_string(), "port_value": 15012}});
+        let mut xds = grpc_cluster("xds-grpc", &xds);
+        xds["transport_socket"] = mutual_tls(&self.state.join("root-cert.pem"), sds.is_some());
+        let mut clusters = vec![xds];
         clusters
             .extend(sds.map(|path| grpc_cluster("sds-grpc", &json!({"pipe": {"path": path.display().to_string()}}))));
         json!({
@@ -247,6 +249,32 @@ impl Proxies<'_> {
             "static_resources": {"clusters": clusters},
         })
     }
+}
+
+/// TLS to the control plane, with the workload's certificate: only who has proved who it is gets secrets.
+fn mutual_tls(roots: &Path, sds: bool) -> Value {
+    let grpc = json!({
+        "api_type": "GRPC",
+        "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
+    });
+    let source =
+        if sds { json!({"resource_api_version": "V3", "api_config_source": grpc}) } else { json!({"ads": {}}) };
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": CONTROL_PLANE_NAME,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": source}],
+                "validation_context": {
+                    "trusted_ca": {"filename": roots.display().to_string()},
+                    "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": CONTROL_PLANE_NAME}}],
+                },
+            },
+        },
+    })
 }
 
 fn grpc_cluster(name: &str, address: &Value) -> Value {

@@ -61,7 +61,7 @@ pub(super) async fn start_workloads(net: u8, memory: &Memory) -> Result<BTreeMap
         let Workload { name, sidecar, port, .. } = *workload;
         let address: SocketAddr =
             if sidecar { (Ipv4Addr::LOCALHOST, 0).into() } else { (workload.address(net), port).into() };
-        let bound = echo::start(name, address, memory.clone())
+        let bound = echo::start(workload, address, memory.clone())
             .await
             .map_err(|error| format!("{name} at {address}: {error}"))?;
         apps.insert(name, bound);
