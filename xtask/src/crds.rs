@@ -99,7 +99,16 @@ fn columns(columns: &[Column]) -> Value {
         "jsonPath": ".metadata.creationTimestamp",
         "description": "How long ago the object was created",
     });
-    own.chain([age]).collect()
+    // Only in `kubectl get -o wide`: the rest is as Istio's.
+    let condition = |name: &str, of: &str, description: &str| {
+        let path = format!(".status.conditions[?(@.type==\"{of}\")].status");
+        json!({ "name": name, "type": "string", "jsonPath": path, "description": description, "priority": 1 })
+    };
+    let known = [
+        condition("Accepted", "Accepted", "Whether the object is valid"),
+        condition("In force", "Reconciled", "Whether every connected proxy works with it"),
+    ];
+    own.chain([age]).chain(known).collect()
 }
 
 #[cfg(test)]

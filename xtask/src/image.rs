@@ -115,7 +115,10 @@ fn archive(program: &[u8], ca: Option<&[u8]>, tags: &[String]) -> anyhow::Result
         let image = match bookinfo_service(tag) {
             Some((service, version)) => Image {
                 title: format!("Bookinfo {service} {version}, the demo application"),
-                entrypoint: [PROGRAM, "bookinfo", service, "--service-version", version].map(str::to_owned).to_vec(),
+                // Callers in the cluster hear a moment later than the application that it ends.
+                entrypoint: [PROGRAM, "bookinfo", service, "--service-version", version, "--linger", "3"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 user: "1000:1000",
             },
             None => Image {
