@@ -18,9 +18,9 @@ FROM scratch AS bookinfo
 ARG SERVICE=productpage
 ARG VERSION=v1
 COPY --from=build /root-fs/ /
-ENV PATH=/usr/local/bin BOOKINFO_SERVICE=$SERVICE SERVICE_VERSION=$VERSION
+ENV PATH=/usr/local/bin BOOKINFO_SERVICE=$SERVICE SERVICE_VERSION=$VERSION BOOKINFO_LINGER=3
 USER 1000:1000
-ENTRYPOINT ["/usr/local/bin/mizzen", "bookinfo"]
+ENTRYPOINT ["/usr/local/bin/mizzen", "bookinfo", "--linger", "3"]
 
 FROM scratch
 COPY --from=build /root-fs/ /

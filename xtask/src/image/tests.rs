@@ -90,7 +90,8 @@ fn each_image_starts_what_its_name_says() {
         .collect();
     assert_eq!(configs[0]["config"]["Entrypoint"], serde_json::json!(["/usr/local/bin/mizzen"]));
     assert_eq!(configs[0]["config"]["User"], "1337:1337");
-    let reviews = serde_json::json!(["/usr/local/bin/mizzen", "bookinfo", "reviews", "--service-version", "v3"]);
+    let reviews =
+        serde_json::json!(["/usr/local/bin/mizzen", "bookinfo", "reviews", "--service-version", "v3", "--linger", "3"]);
     assert_eq!(configs[1]["config"]["Entrypoint"], reviews);
 }
 
