@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 /// A map from names to strings.
 pub type StringMap = BTreeMap<String, String>;
 
-/// See [`super::duration`].
+/// See [`super::duration()`].
 pub struct Duration;
 
 impl JsonSchema for Duration {
