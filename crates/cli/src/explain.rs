@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use mizzen_local::run_file::Instance;
 use mizzen_snapshot::Snapshot;
-use mizzen_snapshot::listener::{ConnectionFacts, ListenAddress, Listener, Transport};
+use mizzen_snapshot::http::RouteSource;
+use mizzen_snapshot::listener::{ConnectionFacts, Handler, ListenAddress, Listener, Transport};
 use mizzen_snapshot::plan::explain::{Because, Explanation, Verdict};
 use mizzen_snapshot::plan::{Draws, explain};
 use mizzen_snapshot::route::RequestView;
@@ -113,8 +114,17 @@ fn listener(
         ListenAddress::Tcp(address) => Some(address.port()),
         ListenAddress::Unix(_) => None,
     };
-    let found = snapshot.listeners.values().find(|listener| port(listener) == Some(wanted));
-    found.cloned().with_context(|| {
+    // Where the kernel catches calls, a port may have several listeners: of requests that of all addresses counts, else the
+    // one whose table is for this host.
+    let host = question.authority();
+    let host = host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host);
+    let rank = |listener: &Listener| match &listener.address {
+        ListenAddress::Tcp(address) if address.ip().is_unspecified() => 0,
+        _ if listener.chains.iter().chain(&listener.default_chain).any(|chain| leads_to(&chain.handler, host)) => 1,
+        _ => 2,
+    };
+    let there = snapshot.listeners.values().filter(|listener| port(listener) == Some(wanted));
+    there.min_by_key(|listener| rank(listener)).cloned().with_context(|| {
         let mut known: Vec<u16> = snapshot.listeners.values().filter_map(|listener| port(listener)).collect();
         known.sort_unstable();
         let known: Vec<String> = known.iter().map(ToString::to_string).collect();
@@ -123,6 +133,21 @@ fn listener(
             _ => format!("{} does not listen on port {wanted}; it listens on {}", instance.pod, known.join(", ")),
         }
     })
+}
+
+/// Whether a chain is for the service that `host` may be short for.
+fn leads_to(handler: &Handler, host: &str) -> bool {
+    let is = |name: &str| name == host || name.strip_prefix(host).is_some_and(|rest| rest.starts_with('.'));
+    match handler {
+        // `reviews.default.svc.cluster.local:9080`
+        Handler::Http(http) => match &http.routes {
+            RouteSource::Named(table) => is(table.as_ref().split(':').next().unwrap_or_default()),
+            RouteSource::Inline(_) => false,
+        },
+        Handler::Tcp(tcp) => {
+            tcp.clusters.iter().any(|(cluster, _)| cluster.to_string().rsplit('|').next().is_some_and(is))
+        }
+    }
 }
 
 fn ask_snapshot(snapshot: &Snapshot, listener: &Listener, instance: &Instance, question: &Question) -> Explanation {

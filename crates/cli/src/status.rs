@@ -10,9 +10,19 @@ use crate::ask;
 use crate::duration::age;
 use crate::target::Mesh;
 
-/// As the control plane tells it: an array of proxies.
+/// As the control plane tells it: an array of proxies, those of all its replicas.
 pub async fn fetch(mesh: &Mesh) -> Result<Value> {
-    ask::json(mesh.debug(), "/debug/syncz").await.context("the control plane cannot be asked who is connected")
+    let mut all = Vec::new();
+    for address in mesh.debug_of_all() {
+        let status = ask::json(address, "/debug/syncz").await;
+        match status.context("the control plane cannot be asked who is connected")? {
+            Value::Array(proxies) => all.extend(proxies),
+            other => {
+                anyhow::bail!("the control plane answers with something else than a list of proxies: {other:.200}")
+            }
+        }
+    }
+    Ok(Value::Array(all))
 }
 
 /// Types in the order of `istioctl proxy-status`.

@@ -159,6 +159,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         virtual_services: count("VirtualService"),
         findings: findings.0.len() + findings.1.len(),
         revision: world.revision,
+        resident_bytes: crate::metrics::resident_bytes(),
     };
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.text(&gauges)).into_response()
 }

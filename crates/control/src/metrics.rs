@@ -32,6 +32,15 @@ pub(crate) struct Gauges {
     pub(crate) virtual_services: usize,
     pub(crate) findings: usize,
     pub(crate) revision: u64,
+    pub(crate) resident_bytes: u64,
+}
+
+/// Resident memory of this process in bytes; zero where the kernel does not say.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
 }
 
 impl Metrics {
@@ -111,6 +120,7 @@ impl Metrics {
             ("pilot_services", "gauge", "Services known.", gauges.services as u64),
             ("pilot_virt_services", "gauge", "VirtualServices known.", gauges.virtual_services as u64),
             ("mizzen_findings", "gauge", "Findings about the configuration.", gauges.findings as u64),
+            ("process_resident_memory_bytes", "gauge", "Resident memory of the process.", gauges.resident_bytes),
             ("mizzen_config_revision", "gauge", "States of the configuration since start.", gauges.revision),
         ] {
             family(&mut text, name, kind, help);

@@ -1,6 +1,7 @@
 //! `mizzen bookinfo`: one service of the demo application.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use mizzen_bookinfo::{Config, Service};
@@ -27,6 +28,9 @@ pub(crate) struct Bookinfo {
     /// Address to listen on [default: HOST, else 0.0.0.0]
     #[arg(long)]
     host: Option<String>,
+    /// Seconds to go on serving after SIGTERM: in a cluster callers hear of the end a little later
+    #[arg(long, default_value_t = 0, env = "BOOKINFO_LINGER", value_name = "SECONDS")]
+    linger: u64,
     #[arg(long, default_value = "warn", env = "MIZZEN_LOG")]
     log_level: String,
 }
@@ -41,7 +45,11 @@ impl Bookinfo {
         // One thread is enough for a demo, and costs the least memory.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let shutdown = signals::end()?;
+            let asked = signals::end()?;
+            let shutdown = async move {
+                asked.await;
+                tokio::time::sleep(Duration::from_secs(self.linger)).await;
+            };
             mizzen_bookinfo::run(config, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         })

@@ -21,6 +21,7 @@ use crate::terminal;
   mizzen explain --from productpage GET http://reviews:9080/reviews/0
   mizzen explain --from productpage GET http://reviews:9080/reviews/0 -H 'end-user: jason'
   mizzen explain --gateway GET http://istio.k3s.local/productpage
+  mizzen explain --from deploy/productpage-v1 GET http://reviews:9080/reviews/0     in a cluster
   mizzen explain --gateway GET http://127.0.0.1:8080/productpage -H 'Host: istio.k3s.local' -o json
 
 Exit status: 0 the request would be served, 1 it would be refused, or the mesh cannot be asked.")]
@@ -48,13 +49,15 @@ pub(crate) struct Explain {
 impl Explain {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let question = Question::parse(&self.method, &self.url, &self.headers)?;
-        let mesh = self.mesh.find()?;
-        let run = mesh.run()?;
-        let instance = match &self.from {
-            Some(name) => target::instance(run, name)?,
-            None => run.gateway.as_ref().context("this mesh has no gateway")?,
-        };
-        let answer = block_on(explain::answer(&mesh, instance, question))?;
+        let answer = block_on(async {
+            let mesh = self.mesh.find().await?;
+            let run = mesh.run()?;
+            let instance = match &self.from {
+                Some(name) => target::instance(run, name)?,
+                None => run.gateway.as_ref().context("this mesh has no gateway")?,
+            };
+            explain::answer(&mesh, instance, question).await
+        })?;
         match self.output {
             Output::Table => terminal::print(&answer.text()),
             Output::Json => terminal::print_json(&answer.json()),

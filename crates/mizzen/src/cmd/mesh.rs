@@ -1,8 +1,10 @@
 //! Which mesh a command asks: the flags, and the runtime it asks with.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
+use mizzen_cli::cluster::{WantedCluster, has_kubeconfig};
 use mizzen_cli::target::{Mesh, Wanted};
 
 use super::local;
@@ -15,11 +17,35 @@ pub(crate) struct MeshFlags {
     /// Debug address of a control plane that runs by itself
     #[arg(long, value_name = "ADDRESS", conflicts_with = "name")]
     control: Option<SocketAddr>,
+    /// A mesh in the cluster of this kubeconfig [default: kubectl's, where no `demo` or `up` runs]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "control"])]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "control"])]
+    context: Option<String>,
+    /// Namespace of the control plane in the cluster
+    #[arg(
+        short = 'i',
+        long = "istio-namespace",
+        visible_alias = "istioNamespace",
+        value_name = "NAMESPACE",
+        default_value = "istio-system"
+    )]
+    istio_namespace: String,
 }
 
 impl MeshFlags {
-    pub(crate) fn find(&self) -> anyhow::Result<Mesh> {
-        Mesh::find(&Wanted { name: self.name.clone(), control: self.control }, &local::state_root())
+    pub(crate) async fn find(&self) -> anyhow::Result<Mesh> {
+        let only_cluster = self.kubeconfig.is_some() || self.context.is_some();
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let somewhere = only_cluster || has_kubeconfig(std::env::var_os("KUBECONFIG").as_deref(), home.as_deref());
+        let cluster = somewhere.then(|| WantedCluster {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            root_namespace: self.istio_namespace.clone(),
+        });
+        let wanted = Wanted { name: self.name.clone(), control: self.control, cluster, only_cluster };
+        Mesh::find(&wanted, &local::state_root()).await
     }
 }
 

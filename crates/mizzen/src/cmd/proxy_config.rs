@@ -92,7 +92,7 @@ impl ProxyConfig {
             What::Bootstrap(of) => (of, Part::Bootstrap),
             What::Log { of, level } => return log(&of, level.as_deref()),
         };
-        let answer = block_on(proxy_config::fetch(of.address()?, part))?;
+        let answer = block_on(async { proxy_config::fetch(of.address().await?, part).await })?;
         match of.output {
             Output::Table => terminal::print(&answer.text(of.filter.as_deref())),
             Output::Json => terminal::print_json(&answer.json()),
@@ -102,23 +102,25 @@ impl ProxyConfig {
 }
 
 fn log(of: &Of, level: Option<&str>) -> anyhow::Result<ExitCode> {
-    let admin = of.address()?;
-    let text = match level {
-        Some(level) => block_on(proxy_config::set_log_level(admin, level))?,
-        None => block_on(proxy_config::log_level(admin))?,
-    };
+    let text = block_on(async {
+        let admin = of.address().await?;
+        match level {
+            Some(level) => proxy_config::set_log_level(admin, level).await,
+            None => proxy_config::log_level(admin).await,
+        }
+    })?;
     terminal::print(&text);
     Ok(ExitCode::SUCCESS)
 }
 
 impl Of {
     /// The admin port of the proxy.
-    fn address(&self) -> anyhow::Result<SocketAddr> {
+    async fn address(&self) -> anyhow::Result<SocketAddr> {
         if let Some(admin) = self.admin {
             return Ok(admin);
         }
         let name = self.proxy.as_deref().context("no proxy is named")?;
-        let mesh = self.mesh.find()?;
-        Ok(target::instance(mesh.run()?, name)?.admin)
+        let mesh = self.mesh.find().await?;
+        mesh.admin(target::instance(mesh.run()?, name)?).await
     }
 }

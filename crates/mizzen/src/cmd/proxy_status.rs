@@ -22,6 +22,7 @@ use crate::terminal;
   mizzen proxy-status reviews                      only proxies whose name begins so
   mizzen proxy-status -o json | jq '.[].proxy'
   mizzen proxy-status --control 127.0.0.1:15014    of a control plane that runs by itself
+  mizzen proxy-status --kubeconfig ~/.kube/config  of a cluster
 
 Exit status: 0 all that was sent is acknowledged, 1 something is refused or waits, or the mesh cannot be asked."
 )]
@@ -37,8 +38,7 @@ pub(crate) struct ProxyStatus {
 
 impl ProxyStatus {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let mesh = self.mesh.find()?;
-        let status = block_on(status::fetch(&mesh))?;
+        let status = block_on(async { status::fetch(&self.mesh.find().await?).await })?;
         match self.output {
             Output::Table => terminal::print(&status::render(&status, self.proxy.as_deref(), SystemTime::now())),
             Output::Json => terminal::print_json(&status),
