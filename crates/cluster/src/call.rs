@@ -53,7 +53,7 @@ pub fn from_outside(place: &Place, arguments: &[&str]) -> anyhow::Result<Answer>
 const MARK: &str = "\n--mizzen-test--";
 
 fn curl(command: &mut Command, arguments: &[&str]) -> anyhow::Result<Answer> {
-    let format = format!("{MARK}%{{http_code}} %{{time_total}}");
+    let format = format!("{MARK}%{{http_code}} %{{time_total}}\n");
     // `|| true` cannot be said without a shell: `--fail` is not given, so only transport failures end with a code.
     command.args(["--silent", "--show-error", "--include", "--max-time", "30", "--write-out", &format]).args(arguments);
     let text = match run(command) {

@@ -59,7 +59,7 @@ pub fn apply(manifest: &str) -> anyhow::Result<String> {
 ///
 /// As [`run`].
 pub fn delete(manifest: &str) -> anyhow::Result<String> {
-    with_input(&["delete", "--ignore-not-found", "-f", "-"], manifest)
+    with_input(&["delete", "--ignore-not-found", "--wait=false", "-f", "-"], manifest)
 }
 
 fn with_input(arguments: &[&str], manifest: &str) -> anyhow::Result<String> {

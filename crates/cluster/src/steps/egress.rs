@@ -18,16 +18,6 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: mizzen-test-outside, labels: {mizzen-test: "yes"}}
 ---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: outside, namespace: mizzen-test-outside}
-data:
-  run: |
-    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout /tmp/key -out /tmp/cert \
-      -subj /CN=outside.example.test -addext subjectAltName=DNS:outside.example.test 2>/tmp/log
-    openssl s_server -accept 18443 -key /tmp/key -cert /tmp/cert -www -quiet &
-    exec openssl s_server -accept 18444 -key /tmp/key -cert /tmp/cert -www -quiet
----
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: outside, namespace: mizzen-test-outside}
@@ -41,13 +31,15 @@ spec:
       - name: http
         image: registry.istio.io/release/examples-bookinfo-details-v1:1.20.3
         imagePullPolicy: IfNotPresent
-        env: [{name: PORT, value: "18080"}, {name: HOST, value: "0.0.0.0"}]
+        env: [{name: PORT, value: "9080"}, {name: HOST, value: "0.0.0.0"}]
 "#;
 
+/// 9080 is a port that services of the mesh have too: a call there is known as HTTP, and can be answered with a status.
+///
 /// The outside host, by its address, as a client with a resolver of its own would call it.
 fn call(address: &str) -> anyhow::Result<Answer> {
-    let resolve = format!("outside.example.test:18080:{address}");
-    from_pod(MESHED, &["--resolve", &resolve, "http://outside.example.test:18080/details/0"])
+    let resolve = format!("outside.example.test:9080:{address}");
+    from_pod(MESHED, &["--resolve", &resolve, "http://outside.example.test:9080/details/0"])
 }
 
 fn outside() -> anyhow::Result<String> {
@@ -67,15 +59,13 @@ spec:
   hosts: [outside.example.test]
   location: MESH_EXTERNAL
   resolution: STATIC
-  ports: [{{number: 18080, name: http, protocol: HTTP}}]
+  ports: [{{number: 9080, name: http, protocol: HTTP}}]
   endpoints: [{{address: {address}}}]
 "#
     )
 }
 
-/// `Sidecar` of the client's namespace, so that the rest of the mesh stays open.
-const REGISTRY_ONLY: &str = r#"{"data":{"mesh":"MESH"}}"#;
-
+/// Sets `outboundTrafficPolicy` of the mesh configuration.
 fn set_policy(mode: &str) -> anyhow::Result<()> {
     let config = get(&["configmap", "istio", "-n", "istio-system"])?;
     let mesh = config.pointer("/data/mesh").and_then(Value::as_str).context("ConfigMap istio has no key mesh")?;
@@ -89,8 +79,7 @@ fn set_policy(mode: &str) -> anyhow::Result<()> {
     }
     lines.push("outboundTrafficPolicy:".to_owned());
     lines.push(format!("  mode: {mode}"));
-    let text = serde_json::to_string(&lines.join("\n"))?;
-    let patch = REGISTRY_ONLY.replace("\"MESH\"", &text);
+    let patch = serde_json::json!({"data": {"mesh": lines.join("\n")}}).to_string();
     kubectl(&["patch", "configmap", "istio", "-n", "istio-system", "--type=merge", "-p", &patch]).map(drop)
 }
 
@@ -134,10 +123,10 @@ spec:
   hosts: [outside.example.test]
   gateways: [egress, mesh]
   http:
-  - match: [{gateways: [mesh], port: 18080}]
+  - match: [{gateways: [mesh], port: 9080}]
     route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local, subset: outside, port: {number: 80}}}]
   - match: [{gateways: [egress], port: 80}]
-    route: [{destination: {host: outside.example.test, port: {number: 18080}}}]
+    route: [{destination: {host: outside.example.test, port: {number: 9080}}}]
 "#;
 
 pub(super) fn gateway(_: &Place, _: &mut Report) -> anyhow::Result<()> {
