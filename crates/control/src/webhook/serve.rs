@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mizzen_identity::tls::ServerConfigs;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
@@ -25,12 +25,15 @@ use super::{Answer, Hooks};
 pub(super) const LARGEST_BODY: usize = 6 << 20;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a head may take, and how long a connection may wait for the next one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a head may take, and how long a connection may wait for the next one. The API server opens a new connection
+/// when it finds the old one closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at once.
 const CONNECTIONS: usize = 256;
-/// Bodies in memory at once; further ones wait.
-const BODIES: usize = 16;
+/// Bodies up to this are read at once; nearly all are smaller.
+const SMALL_BODY: usize = 256 << 10;
+/// Larger bodies in memory at once; further ones wait, so that slow callers with large bodies hold up only their like.
+const LARGE_BODIES: usize = 8;
 
 /// Serves until `end`.
 pub(crate) async fn serve(
@@ -41,7 +44,7 @@ pub(crate) async fn serve(
 ) {
     let mut connections = mizzen_identity::incoming::incoming(listener, tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let bodies = Arc::new(Semaphore::new(BODIES));
+    let bodies = Arc::new(Semaphore::new(LARGE_BODIES));
     let (stop, stopped) = watch::channel(false);
     let mut open = JoinSet::new();
     let mut end = pin!(end);
@@ -114,26 +117,47 @@ where
         let reason = "the Content-Type has to be application/json".to_owned();
         return Answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
     }
-    let too_large = || {
-        let reason = format!("the body has more than {LARGEST_BODY} bytes");
-        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, reason)
-    };
     if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes > LARGEST_BODY) {
         return too_large();
     }
-    // Closed never: it lives as long as the server.
-    let Ok(_slot) = bodies.acquire().await else {
-        return Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping".to_owned());
-    };
-    let body = pin!(Limited::new(body, LARGEST_BODY).collect());
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => return too_large(),
-        Ok(Err(error)) => return Answer::text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
+    let (body, _slot) = match tokio::time::timeout(BODY_TIMEOUT, read(body, bodies)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(answer)) => return answer,
         Err(_) => return Answer::text(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
     };
     if body.is_empty() {
         return Answer::text(StatusCode::BAD_REQUEST, "there is no body".to_owned());
     }
     hooks.answer(head.uri.path(), &body)
+}
+
+fn too_large() -> Answer {
+    Answer::text(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {LARGEST_BODY} bytes"))
+}
+
+/// A body, and its place among the large ones when it is one.
+async fn read<B>(body: B, bodies: &Semaphore) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), Answer>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = pin!(body);
+    let (mut bytes, mut slot) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Answer::text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {}", error.into()))
+        })?;
+        // Trailers say nothing.
+        let Ok(data) = frame.into_data() else { continue };
+        let length = bytes.len() + data.len();
+        if length > LARGEST_BODY {
+            return Err(too_large());
+        }
+        if length > SMALL_BODY && slot.is_none() {
+            // Never closed; without a place there is none to give back.
+            slot = bodies.acquire().await.ok();
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes, slot))
 }
