@@ -117,14 +117,14 @@ async fn a_workload_proves_itself_and_gets_only_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_beyond_the_limit_are_refused_and_the_others_served() {
+async fn s32_streams_beyond_the_limit_are_refused_and_the_others_served() {
     let plane = Plane::start(Limits { streams: 0, ..Limits::default() }).await;
     let refused = plane.ask(Some(plane.token("shop", "reviews"))).await.unwrap_err();
     assert!(refused.contains("ResourceExhausted"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_on_every_port_harms_nobody() {
+async fn s32_garbage_on_every_port_harms_nobody() {
     use tokio::io::AsyncWriteExt;
     let plane = Plane::start(Limits::default()).await;
     let http2_garbage = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0xff; 4096]].concat();

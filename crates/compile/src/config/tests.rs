@@ -216,7 +216,7 @@ fn a_bad_resource_rejects_itself_only() {
 }
 
 #[test]
-fn garbage_is_refused_by_name() {
+fn s27_garbage_is_refused_by_name() {
     let mut config = Config::new();
     for kind in [CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, "type.googleapis.com/x.Y"] {
         for body in [&b"\xff\xff\xff"[..], b"\x0a\x05ab", b""] {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, options};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, options};
 
 use super::{Broken, Key, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES, Mark, Node, Value, scalar, shortened};
 use crate::code;
@@ -83,6 +83,9 @@ fn mark(marker: Marker) -> Mark {
 }
 
 fn syntax(error: &ScanError) -> Broken {
+    if *error.kind() == ErrorKind::RecursionLimitExceeded {
+        return too_deep(mark(*error.marker())).why;
+    }
     let info = error.info();
     let hint = if info.contains("tab") {
         Some("indent with spaces".to_owned())

@@ -87,7 +87,7 @@ fn empty_documents_are_nothing() {
 }
 
 #[test]
-fn a_bomb_is_refused_before_it_is_built() {
+fn s28_a_bomb_is_refused_before_it_is_built() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let previous = format!("*a{}", level - 1);
@@ -99,9 +99,15 @@ fn a_bomb_is_refused_before_it_is_built() {
 }
 
 #[test]
-fn depth_is_limited_also_through_aliases() {
+fn s28_depth_is_limited_also_through_aliases() {
     let deep = "[".repeat(MAX_DEPTH + 1) + &"]".repeat(MAX_DEPTH + 1);
-    assert!(documents(&deep).remove(0).is_err());
+    assert_eq!(documents(&deep).remove(0).unwrap_err().code, code::TOO_LARGE);
+    for levels in [MAX_DEPTH + 1, 1_000, 100_000] {
+        for deep in ["[".repeat(levels), "{a: ".repeat(levels), "- ".repeat(levels), "? ".repeat(levels)] {
+            let broken = documents(&deep).remove(0).unwrap_err();
+            assert_eq!(broken.code, code::TOO_LARGE, "{levels} of {:?}: {broken:?}", &deep[..4]);
+        }
+    }
     let mut chain = "a0: &a0 [x]\n".to_owned();
     for level in 1..=MAX_DEPTH {
         chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);

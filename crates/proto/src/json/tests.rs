@@ -69,7 +69,7 @@ fn what_is_wrong_is_named_by_its_path() {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn s28_deep_nesting_is_refused() {
     let mut value = json!({});
     for _ in 0..200 {
         value = json!({ "fields": { "x": { "structValue": value } } });

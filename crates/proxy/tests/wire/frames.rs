@@ -83,7 +83,7 @@ fn proxy() -> Proxy {
 }
 
 #[test]
-fn endless_continuation_is_cut_off() {
+fn s3_endless_continuation_is_cut_off() {
     let proxy = proxy();
     let mut client = proxy.client();
     hello(&mut client);
@@ -94,7 +94,7 @@ fn endless_continuation_is_cut_off() {
 }
 
 #[test]
-fn headers_that_are_small_on_the_wire_and_large_in_memory_are_refused() {
+fn s5_headers_that_are_small_on_the_wire_and_large_in_memory_are_refused() {
     let proxy = proxy();
     let mut client = proxy.client();
     hello(&mut client);
@@ -115,7 +115,7 @@ fn headers_that_are_small_on_the_wire_and_large_in_memory_are_refused() {
 }
 
 #[test]
-fn floods_of_small_frames_do_not_stop_others() {
+fn s4_floods_of_small_frames_do_not_stop_others() {
     for bytes in [
         frame(PING, 0, 0, &[0; 8]),
         frame(SETTINGS, 0, 0, &[]),
@@ -132,7 +132,7 @@ fn floods_of_small_frames_do_not_stop_others() {
 }
 
 #[test]
-fn resets_that_the_client_makes_us_send_are_counted() {
+fn s2_resets_that_the_client_makes_us_send_are_counted() {
     let proxy = proxy();
     let mut client = proxy.client();
     hello(&mut client);
@@ -152,7 +152,7 @@ fn resets_that_the_client_makes_us_send_are_counted() {
 }
 
 #[test]
-fn empty_data_frames_have_an_end() {
+fn s4_empty_data_frames_have_an_end() {
     let proxy = proxy();
     let mut client = proxy.client();
     hello(&mut client);
@@ -165,7 +165,7 @@ fn empty_data_frames_have_an_end() {
 }
 
 #[test]
-fn values_cannot_end_a_line_of_http1() {
+fn s10_values_cannot_end_a_line_of_http1() {
     for (name, value) in [("x", "a\r\nevil: 1"), ("x", "a\nb"), ("x", "a\0b"), ("connection", "close"), ("X", "upper")]
     {
         let proxy = proxy();
@@ -192,7 +192,7 @@ fn hostile(bytes: Vec<u8>) -> World {
 }
 
 #[test]
-fn hostile_upstreams_cost_one_request() {
+fn s6_hostile_upstreams_cost_one_request() {
     let ok = [field(":status", "200")].concat();
     for (what, bytes) in [
         (

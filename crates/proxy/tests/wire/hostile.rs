@@ -18,7 +18,7 @@ fn refused(request: impl AsRef<[u8]>, status: u16) {
 }
 
 #[test]
-fn two_readings_of_one_request_are_refused() {
+fn s8_two_readings_of_one_request_are_refused() {
     for request in [
         "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
@@ -52,7 +52,7 @@ fn two_readings_of_one_request_are_refused() {
 }
 
 #[test]
-fn a_broken_chunk_ends_the_request_and_the_connection() {
+fn s8_a_broken_chunk_ends_the_request_and_the_connection() {
     for chunks in
         ["5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "zz\r\n", "fffffffffffffffff\r\n", "5 \r\nhello\r\n"]
     {
@@ -74,7 +74,7 @@ fn heads_have_limits() {
 }
 
 #[test]
-fn a_head_that_trickles_in_has_a_time_limit() {
+fn s30_a_head_that_trickles_in_has_a_time_limit() {
     let mut world = World::to(echo());
     world.handler.request_headers_timeout = Some(Duration::from_secs(1));
     let proxy = Proxy::start(world.snapshot());
@@ -87,7 +87,7 @@ fn a_head_that_trickles_in_has_a_time_limit() {
 }
 
 #[test]
-fn connections_are_limited_and_the_limit_frees_up() {
+fn s30_connections_are_limited_and_the_limit_frees_up() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let proxy = Proxy::start_with(World::to(echo()).snapshot(), limits, Duration::from_millis(100));
     let (mut first, mut second) = (proxy.client(), proxy.client());
@@ -102,7 +102,7 @@ fn connections_are_limited_and_the_limit_frees_up() {
 }
 
 #[test]
-fn a_body_that_nobody_reads_does_not_become_the_next_request() {
+fn s8_a_body_that_nobody_reads_does_not_become_the_next_request() {
     // The route answers without reading the body, which holds another request.
     let mut world = World::to_all(&[]);
     world.routes.clear();

@@ -181,7 +181,7 @@ fn a_drained_connection_says_goaway_and_finishes_its_streams() {
 }
 
 #[test]
-fn rapid_reset_ends_the_connection_and_nobody_else_notices() {
+fn s1_rapid_reset_ends_the_connection_and_nobody_else_notices() {
     let silent = upstream(|client, _| while request(client).is_some() {});
     let proxy = Proxy::start(World::to(silent).snapshot());
     block_on(async {

@@ -126,7 +126,7 @@ fn a_mirror_gets_a_copy_and_nobody_waits_for_it() {
 }
 
 #[test]
-fn at_the_edge_nothing_a_client_says_about_itself_is_believed() {
+fn s12_at_the_edge_nothing_a_client_says_about_itself_is_believed() {
     let mut world = World::to(echo());
     world.handler.use_remote_address = true;
     let proxy = Proxy::start(world.snapshot());
@@ -148,7 +148,7 @@ fn at_the_edge_nothing_a_client_says_about_itself_is_believed() {
 }
 
 #[test]
-fn hosts_are_matched_without_case_port_or_dot() {
+fn s13_hosts_are_matched_without_case_port_or_dot() {
     // The virtual host is chosen by the same function for all spellings (security S13).
     let mut world = World::to(echo());
     world.host.domains = vec!["reviews.default".to_owned()];

@@ -35,7 +35,7 @@ fn after_101_bytes_flow_both_ways() {
 }
 
 #[test]
-fn no_byte_goes_through_before_the_upstream_agrees() {
+fn s9_no_byte_goes_through_before_the_upstream_agrees() {
     let (told, seen) = std::sync::mpsc::channel();
     let told = std::sync::Mutex::new(told);
     let upstream = upstream(move |client, _| {
