@@ -81,26 +81,42 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<bool> {
     let options = Options::read(arguments)?;
     let binary = match options.binary {
         Some(file) => file,
-        None => program::build(options.profile.as_deref().unwrap_or("release"))?,
+        None => build(options.profile.as_deref().unwrap_or("release"))?,
     };
-    let program = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    program::check_static(&program).with_context(|| format!("{} cannot be used", binary.display()))?;
-    let ca = ca_bundle(options.ca.as_deref())?;
     let tags = if options.tags.is_empty() { vec![format!("docker.io/mizzen/mizzen:{VERSION}")] } else { options.tags };
-    let archive = archive(&program, ca.as_deref(), &tags)?;
+    let output = write(&binary, &tags, options.ca.as_deref(), options.output)?;
+    println!("{}", output.display());
+    Ok(true)
+}
 
-    let output = options.output.unwrap_or_else(|| repository().join(format!("target/image/mizzen-{VERSION}.tar")));
+/// The static program, built.
+pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
+    program::build(profile)
+}
+
+/// Writes the archive of a static program under the names `tags`; its path.
+pub(crate) fn write(
+    binary: &Path,
+    tags: &[String],
+    ca: Option<&Path>,
+    output: Option<PathBuf>,
+) -> anyhow::Result<PathBuf> {
+    let program = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    program::check_static(&program).with_context(|| format!("{} cannot be used", binary.display()))?;
+    let ca = ca_bundle(ca)?;
+    let archive = archive(&program, ca.as_deref(), tags)?;
+
+    let output = output.unwrap_or_else(|| repository().join(format!("target/image/mizzen-{VERSION}.tar")));
     if let Some(folder) = output.parent() {
         fs::create_dir_all(folder)?;
     }
     let bytes = archive.to_tar()?;
     fs::write(&output, &bytes).with_context(|| format!("cannot write {}", output.display()))?;
-    for tag in &tags {
+    for tag in tags {
         eprintln!("image {tag}");
     }
     eprintln!("{:.1} MiB, the program {:.1} MiB", mebibytes(bytes.len()), mebibytes(program.len()));
-    println!("{}", output.display());
-    Ok(true)
+    Ok(output)
 }
 
 fn mebibytes(bytes: usize) -> f64 {
@@ -154,7 +170,7 @@ fn bookinfo_service(name: &str) -> Option<(&str, &str)> {
 }
 
 /// The Bookinfo images that a manifest names.
-fn bookinfo_images(manifest: &str) -> Vec<String> {
+pub(crate) fn bookinfo_images(manifest: &str) -> Vec<String> {
     let names = manifest.lines().filter_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix("image:"));
     let names = names.map(|name| name.trim().trim_matches(['"', '\'']).to_owned());
     names.filter(|name| bookinfo_service(name).is_some()).collect()

@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them.
 
 mod bench;
+mod cluster;
 mod crds;
 mod demo;
 mod envoy;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask test            everything that must hold before a change lands; prints `N passed, N failed, N skipped`
+cargo xtask test --cluster  what a person does on Kubernetes, on the cluster that KUBECONFIG names; it changes that cluster
 cargo xtask test STEP…      only these steps: format, clippy, unit, demo, docs
 cargo xtask bench           our proxy beside Envoy (and nginx, HAProxy) in one run: CPU, latency, memory, ratios, a plot
 cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy

@@ -6,12 +6,19 @@ use std::time::Instant;
 use anyhow::bail;
 
 use crate::steps::{Counts, cargo, cargo_test, check, repository};
-use crate::{demo, envoy};
+use crate::{cluster, demo, envoy};
 
 const STEPS: [&str; 5] = ["format", "clippy", "unit", "demo", "docs"];
 
-/// Runs the named steps, or all; true when nothing failed.
+/// Runs the named steps, or all; with `--cluster` those of a real cluster instead. True when nothing failed.
 pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
+    if let Some((first, parts)) = wanted.split_first()
+        && first == "--cluster"
+    {
+        let started = Instant::now();
+        let total = cluster::run(parts)?;
+        return Ok(summary(&total, started));
+    }
     if let Some(unknown) = wanted.iter().find(|step| !STEPS.contains(&step.as_str())) {
         bail!("there is no step {unknown:?}; there are: {}", STEPS.join(", "));
     }
@@ -34,6 +41,11 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
             other => bail!("step {other} is not wired"),
         });
     }
+    Ok(summary(&total, started))
+}
+
+/// Prints what was found; true when nothing failed.
+fn summary(total: &Counts, started: Instant) -> bool {
     for skipped in &total.skipped {
         println!("skipped: {skipped}");
     }
@@ -42,7 +54,7 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
     }
     println!("all steps in {:.0} s", started.elapsed().as_secs_f32());
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped.len());
-    Ok(total.failed == 0)
+    total.failed == 0
 }
 
 /// Unit, scenario and end-to-end tests of every crate; a stock Envoy judges where it can be installed.
