@@ -1,10 +1,11 @@
 //! Resources that several proxies get byte for byte: made once per state of what they depend on, then shared.
 //!
-//! The key of an entry is exactly what its translator is given besides the mesh: the proxies' common scope and a name.
+//! The key of an entry is exactly what its translator is given besides the mesh: the proxies' common scope and a name. Most
+//! resources come out the same for the scopes of many namespaces: of each there is one in memory, whoever it was made for.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mizzen_translate::Scope;
 use mizzen_types::Hostname;
@@ -39,13 +40,15 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Cache {
     shards: [Mutex<HashMap<Key, Entry>>; SHARDS],
+    /// All resources that somebody holds, by version.
+    held: [Mutex<HashMap<u64, Weak<Resource>>>; SHARDS],
     hasher: RandomState,
     metrics: Arc<Metrics>,
 }
 
 impl Cache {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { shards: Default::default(), hasher: RandomState::new(), metrics }
+        Self { shards: Default::default(), held: Default::default(), hasher: RandomState::new(), metrics }
     }
 
     /// The resources as they are at `revision`, when nothing that they depend on changed after `since`. Made outside of
@@ -64,11 +67,7 @@ impl Cache {
         if let Some((_, made)) = old.as_ref().filter(|_| usable) {
             return made.clone();
         }
-        let mut resources = make();
-        if let Some((_, before)) = &old {
-            share(&mut resources, before);
-        }
-        let made: Made = resources.into();
+        let made: Made = make().into_iter().map(|resource| self.one_of_each(resource)).collect();
         // A stream that lags behind must not replace what is newer.
         if old.is_none_or(|(made_at, _)| made_at <= revision) {
             let entry = Entry { revision, made: made.clone(), used: true };
@@ -77,22 +76,63 @@ impl Cache {
         made
     }
 
+    /// The copy of a resource that is there already, if one is.
+    fn one_of_each(&self, resource: Arc<Resource>) -> Arc<Resource> {
+        let mut held = self.held[resource.version as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
+        let known = held.get(&resource.version).and_then(Weak::upgrade);
+        // Versions are hashes: two resources may have the same.
+        match known.filter(|known| known.name == resource.name && known.body == resource.body) {
+            Some(known) => known,
+            None => {
+                held.insert(resource.version, Arc::downgrade(&resource));
+                resource
+            }
+        }
+    }
+
     /// Drops what nobody asked for since the last sweep.
     pub(crate) fn sweep(&self) {
         for shard in &self.shards {
             let mut entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
             entries.retain(|_, entry| std::mem::replace(&mut entry.used, false));
         }
+        for shard in &self.held {
+            let mut held = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            held.retain(|_, resource| resource.strong_count() > 0);
+            held.shrink_to_fit();
+        }
     }
 }
 
-/// Keeps the old copies of resources that came out the same, so that there is one of each in memory.
-fn share(resources: &mut [Arc<Resource>], before: &[Arc<Resource>]) {
-    let before: HashMap<(&Arc<str>, u64), &Arc<Resource>> =
-        before.iter().map(|resource| ((&resource.name, resource.version), resource)).collect();
-    for resource in resources {
-        if let Some(old) = before.get(&(&resource.name, resource.version)) {
-            *resource = Arc::clone(old);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(namespace: &str) -> Arc<Scope> {
+        let mesh = mizzen_mesh::Mesh::empty();
+        let node = format!("sidecar~10.0.0.1~a.{namespace}~{namespace}.svc.cluster.local");
+        let view = mizzen_translate::ProxyView::new(&node, &serde_json::json!({}), &mesh).unwrap();
+        Arc::new(view.scope(&mesh))
+    }
+
+    #[test]
+    fn what_comes_out_the_same_for_two_scopes_is_there_once() {
+        let cache = Cache::new(Arc::default());
+        let get = |namespace: &str, body: &'static str, revision| {
+            let key = Key::Clusters(scope(namespace));
+            cache.get(key, revision, revision, || vec![Arc::new(Resource::new("c", body))])
+        };
+        let (one, two, other) = (get("one", "same", 1), get("two", "same", 1), get("three", "other", 1));
+        assert!(Arc::ptr_eq(&one[0], &two[0]) && !Arc::ptr_eq(&one[0], &other[0]));
+        // Also when it is made anew, as long as anybody holds it.
+        assert!(Arc::ptr_eq(&one[0], &get("one", "same", 2)[0]));
+        let held = || cache.held.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>();
+        assert_eq!(held(), 2);
+        drop((one, two, other));
+        cache.sweep();
+        assert_eq!(held(), 2, "the cache has just been asked for both");
+        cache.sweep();
+        cache.sweep();
+        assert_eq!(held(), 0);
     }
 }

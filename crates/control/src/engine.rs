@@ -411,3 +411,6 @@ fn log_findings(findings: &[Finding], before: &[Finding]) {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;
