@@ -121,7 +121,8 @@ fn application() -> u16 {
                 _ => (200, "hello from the application"),
             };
             let length = body.len();
-            let _ = write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let _ =
+                write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
         }
     });
     port
@@ -197,7 +198,15 @@ impl Pod {
         let application = json!({mesh.to_string(): format!("127.0.0.1:{app}")});
         Process::start(
             Command::new(MIZZEN)
-                .args(["proxy", "sidecar", "--domain", "shop.svc.cluster.local", "--proxyLogLevel=warning", "-o", "json"])
+                .args([
+                    "proxy",
+                    "sidecar",
+                    "--domain",
+                    "shop.svc.cluster.local",
+                    "--proxyLogLevel=warning",
+                    "-o",
+                    "json",
+                ])
                 .args(["--proxyComponentLogLevel=misc:error", "--log_output_level=default:info", "--root"])
                 .arg(self.root.path())
                 .env_clear()
@@ -254,7 +263,8 @@ ports: [{{name: http, port: {port}, protocol: TCP}}]
 fn wait_until_ready(sidecar: &Process) {
     let url = format!("http://{}/healthz/ready", sidecar.address("health"));
     let seconds = PATIENCE.as_secs().to_string();
-    let output = Command::new(MIZZEN).args(["proxy", "wait", "--timeoutSeconds", &seconds, "--url", &url]).output().unwrap();
+    let output =
+        Command::new(MIZZEN).args(["proxy", "wait", "--timeoutSeconds", &seconds, "--url", &url]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -276,9 +286,10 @@ fn a_sidecar_lives_by_its_environment() {
 
     // One page of metrics for Prometheus.
     wait_for("the request is counted", || {
-        get(agent, "/stats/prometheus").1.lines().any(|line| {
-            line.starts_with("istio_requests_total{") && line.contains("destination_workload=\"web\"")
-        })
+        get(agent, "/stats/prometheus")
+            .1
+            .lines()
+            .any(|line| line.starts_with("istio_requests_total{") && line.contains("destination_workload=\"web\""))
     });
     let (status, metrics) = get(agent, "/stats/prometheus");
     assert!(status == 200 && metrics.contains("\npage_views 3\n"), "{metrics}");

@@ -104,7 +104,7 @@ async fn over_tls_any_certificate_will_do() {
     let now = std::time::SystemTime::now();
     let authority = Authority::in_memory(Default::default(), now).unwrap();
     let secrets = Secrets::new();
-    secrets.set_roots("ROOTCA".into(), &authority.roots());
+    secrets.set_roots("ROOTCA".into(), authority.roots());
     let serving = authority.serving_certificate(&["elsewhere.example".to_owned()], now).unwrap();
     secrets.set_certificate("default".into(), &Arc::new(serving));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
