@@ -12,7 +12,7 @@ use mizzen_proto::envoy::config::cluster::v3::{
     cluster as wire,
     cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy},
 };
-use mizzen_proto::envoy::config::core::v3::{RoutingPriority, TransportSocket, transport_socket};
+use mizzen_proto::envoy::config::core::v3::{RoutingPriority, SocketAddress, TransportSocket, transport_socket};
 use mizzen_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use mizzen_proto::google::protobuf;
@@ -328,16 +328,18 @@ fn transport_socket(wire: Option<&TransportSocket>) -> Result<Option<ClientTls>>
     }
 }
 
-fn bind_source(wire: &Wire) -> Result<Option<std::net::IpAddr>> {
-    let Some(source) = wire.upstream_bind_config.as_ref().and_then(|config| config.source_address.as_ref()) else {
-        return Ok(None);
+fn bind_source(wire: &Wire) -> Result<Vec<std::net::IpAddr>> {
+    let Some(config) = &wire.upstream_bind_config else { return Ok(Vec::new()) };
+    let address = |source: &SocketAddress| match value::socket(source)? {
+        Place::Socket(address) => Ok(address.ip()),
+        Place::Name { .. } | Place::Pipe(_) => Err(Invalid::new("has to be an IP address")),
     };
-    match value::socket(source).at("upstream_bind_config.source_address")? {
-        Place::Socket(address) => Ok(Some(address.ip())),
-        Place::Name { .. } | Place::Pipe(_) => {
-            Err(Invalid::new("has to be an IP address").within("upstream_bind_config.source_address"))
-        }
-    }
+    let first = config.source_address.iter().map(|source| address(source).at("upstream_bind_config.source_address"));
+    let more = config.extra_source_addresses.iter().enumerate().map(|(index, extra)| {
+        let source = extra.address.as_ref().ok_or_else(|| Invalid::new("an address is missing"));
+        source.and_then(address).at("address").at_index("upstream_bind_config.extra_source_addresses", index)
+    });
+    first.chain(more).collect()
 }
 
 /// Istio marks what is outside of the mesh, and what does not want to be told.

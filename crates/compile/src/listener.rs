@@ -29,15 +29,7 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
     if wire.name.is_empty() {
         return Err(Invalid::new("a name is missing").within("name"));
     }
-    not_obeyed!(
-        wire,
-        additional_addresses,
-        fcds_config,
-        filter_chain_matcher,
-        udp_listener_config,
-        api_listener,
-        listener_specifier,
-    );
+    not_obeyed!(wire, fcds_config, filter_chain_matcher, udp_listener_config, api_listener, listener_specifier,);
     if value::flag(wire.transparent.as_ref(), false) {
         return Err(Invalid::not_obeyed("this field").within("transparent"));
     }
@@ -46,6 +38,7 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
         Address::Pipe(path) => ListenAddress::Unix(path.into()),
         Address::Name { .. } => return Err(Invalid::new("has to be an IP address").within("address.socket_address")),
     };
+    let address = with_both_families(address, wire)?;
     limits::count("filter chains", wire.filter_chains.len(), limits::CHAINS).at("filter_chains")?;
     let mut chains: Vec<Arc<FilterChain>> = Vec::with_capacity(wire.filter_chains.len());
     for (index, wire) in wire.filter_chains.iter().enumerate() {
@@ -82,6 +75,30 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
         origin: origin::origin(wire.metadata.as_ref()),
         fingerprint,
     })
+}
+
+/// A listener on any address of one family may have the same port on any address of the other: then one socket takes
+/// both.
+fn with_both_families(first: ListenAddress, wire: &Wire) -> Result<ListenAddress> {
+    let mut both = first;
+    for (index, additional) in wire.additional_addresses.iter().enumerate() {
+        let place = value::place(additional.address.as_ref()).at("address");
+        both = match (&both, place.at_index("additional_addresses", index)?) {
+            (ListenAddress::Tcp(first), Address::Socket(other))
+                if first.port() == other.port()
+                    && first.ip().is_unspecified()
+                    && other.ip().is_unspecified()
+                    && additional.socket_options.is_none() =>
+            {
+                ListenAddress::Tcp((std::net::Ipv6Addr::UNSPECIFIED, first.port()).into())
+            }
+            _ => {
+                let error = Invalid::not_obeyed("an address other than 0.0.0.0 and :: with the listener's port");
+                return Err(error).at_index("additional_addresses", index);
+            }
+        };
+    }
+    Ok(both)
 }
 
 fn inspect(wire: &Wire) -> Result<Inspect> {

@@ -1,7 +1,7 @@
 //! Listening sockets.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
@@ -11,6 +11,7 @@ const BACKLOG: i32 = 1024;
 
 /// Binds a TCP listener that every worker accepts from. Not `SO_REUSEPORT`: a second process that wants the address
 /// shall be told, and one queue loses nothing when workers or configurations come and go.
+/// `[::]` takes IPv4 as well.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = bound(address)?;
     socket.listen(BACKLOG)?;
@@ -33,12 +34,43 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     bound(address).map(drop)
 }
 
+/// An address as a client of its family knows it: a socket that takes both families shows IPv4 in the form of IPv6.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// The address that a client dialled before the kernel redirected it to us; `None` when it was not redirected.
 pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
-    let local = stream.local_addr().ok()?;
+    let local = canonical(stream.local_addr().ok()?);
     let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     original.ok().and_then(|address| address.as_socket()).filter(|address| *address != local)
+}
+
+/// Chooses the local address of a connection that is yet to be made, and leaves its port to the kernel until the
+/// destination is known: then a port that is in use towards another destination will do.
+pub fn bind_source(socket: &tokio::net::TcpSocket, source: IpAddr) -> io::Result<()> {
+    port_at_connect(socket)?;
+    socket.bind(SocketAddr::new(source, 0))
+}
+
+#[allow(unsafe_code)]
+fn port_at_connect(socket: &tokio::net::TcpSocket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the option's value is a live integer of
+    // the length that is given. The standard ways of setting options have none for this one.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            std::ptr::from_ref(&on).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Probes an idle peer, so that one that vanished is noticed. Absent fields keep the kernel's values.

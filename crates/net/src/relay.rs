@@ -137,9 +137,51 @@ impl Half {
     }
 }
 
-/// Relays between two streams.
-pub async fn streams(client: &mut Stream, prefaces: Prefaces, upstream: &mut Stream, idle: Option<Duration>) -> Moved {
-    let (mut up, mut down) = (Half::new(prefaces.client), Half::new(prefaces.upstream));
+/// Reads what an upstream says while it is not yet known whether its bytes will be relayed.
+pub struct ReadAhead(Half);
+
+impl ReadAhead {
+    /// `preface` is the magic number of what it may say before the application's bytes.
+    pub fn new(preface: Option<u32>) -> Self {
+        Self(Half::new(preface))
+    }
+
+    /// Waits until the upstream has spoken (true) or closed (false). May be given up and asked again.
+    pub async fn heard(&mut self, upstream: &mut Stream) -> io::Result<bool> {
+        let half = &mut self.0;
+        poll_fn(|cx| {
+            loop {
+                if half.magic.is_some() && half.take_preface() {
+                    half.magic = None;
+                }
+                if half.magic.is_none() && !half.buffer.is_empty() {
+                    return Poll::Ready(Ok(true));
+                }
+                if half.read_ended {
+                    return Poll::Ready(Ok(false));
+                }
+                half.buffer.reserve(BUFFER);
+                match ready!(poll_read_buf(Pin::new(&mut *upstream), cx, &mut half.buffer)) {
+                    Ok(0) => half.read_ended = true,
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Relays between two streams. `ahead` is what the upstream has said by now.
+pub async fn streams(
+    client: &mut Stream,
+    prefaces: Prefaces,
+    upstream: &mut Stream,
+    ahead: Option<ReadAhead>,
+    idle: Option<Duration>,
+) -> Moved {
+    let mut up = Half::new(prefaces.client);
+    let mut down = ahead.map_or_else(|| Half::new(prefaces.upstream), |ahead| ahead.0);
     let mut clock = Deadline::default();
     clock.set_after(Instant::now(), idle);
     let mut moved = Moved::default();

@@ -5,11 +5,12 @@ mod proxy_protocol;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
 use mizzen_snapshot::http::ClientCertDetails;
-use mizzen_snapshot::listener::{ConnectionFacts, FilterChain, Handler, Inspect, Listener, Transport};
+use mizzen_snapshot::listener::{ConnectionFacts, FilterChain, Handler, Listener, TcpHandler, Transport};
 use mizzen_snapshot::tls::{ClientAuth, ServerTls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -18,10 +19,15 @@ use crate::drain::{Drain, Phase};
 use crate::facts::{Downstream, DownstreamTls};
 use crate::http;
 use crate::listener::Admission;
+use crate::tcp::{self, Attempt, Caller};
 use crate::worker::Worker;
 
 /// Enough for any ClientHello; more is not one.
 const MAX_HELLO: usize = 64 * 1024;
+/// How long a silent client is waited for before its server is dialled; it decides nothing.
+const HEAD_START: Duration = Duration::from_millis(2);
+/// How long a silent client whose server cannot be reached may still begin to speak.
+const UNHEARD: Duration = Duration::from_secs(1);
 
 /// What an accepted connection and all its exchanges hold on to.
 pub struct Connection {
@@ -50,7 +56,8 @@ pub async fn serve(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, t
 
 async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp: TcpStream, peer: SocketAddr) {
     let _ = tcp.set_nodelay(true);
-    let Ok(accepted_on) = tcp.local_addr() else { return };
+    let Ok(accepted_on) = tcp.local_addr().map(listen::canonical) else { return };
+    let peer = listen::canonical(peer);
     let state = Arc::clone(admission.state());
     let mut listener = Arc::clone(&state.listener);
     let original = if listener.inspect.original_dst || listener.use_original_dst {
@@ -73,11 +80,11 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
         }
     }
     if listener.use_original_dst
-        && let Some(other) = handed_over(&worker, &listener, local)
+        && let Some(other) = worker.snapshot().listener_at(local)
     {
-        listener = other;
+        listener = Arc::clone(other);
     }
-    let seen = match look(&mut plain, &listener.inspect, local).await {
+    let (seen, attempt) = match look(&worker, &listener, &mut plain, peer, local).await {
         Ok(seen) => seen,
         Err(reason) => {
             tracing::debug!(%peer, listener = %listener.name, reason, "connection closed before it said what it is");
@@ -86,12 +93,11 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     };
     let protocols: Vec<&str> = seen.application_protocols.iter().map(String::as_str).collect();
     let facts = ConnectionFacts {
-        destination: local,
-        source: peer,
         direct_source: direct.ip(),
         transport: seen.transport,
         server_name: seen.server_name.as_deref(),
         application_protocols: &protocols,
+        ..facts_of_silent(peer, local)
     };
     let Some(chain) = listener.choose(&facts).cloned() else {
         tracing::debug!(%peer, listener = %listener.name, ?facts, "connection closed: no filter chain matches");
@@ -120,26 +126,12 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     });
     match &chain.handler {
         Handler::Http(handler) => http::serve(connection, Arc::clone(handler), stream).await,
-        Handler::Tcp(handler) => crate::tcp::serve(connection, Arc::clone(handler), stream).await,
-    }
-}
-
-/// The listener that stands for an original destination: that very address, or its port on any address.
-fn handed_over(worker: &Worker, own: &Arc<Listener>, destination: SocketAddr) -> Option<Arc<Listener>> {
-    use mizzen_snapshot::listener::ListenAddress;
-    let snapshot = worker.snapshot();
-    let mut wildcard = None;
-    for listener in snapshot.listeners.values().filter(|listener| listener.name != own.name) {
-        if let ListenAddress::Tcp(address) = listener.address {
-            if address == destination {
-                return Some(Arc::clone(listener));
-            }
-            if address.port() == destination.port() && address.ip().is_unspecified() {
-                wildcard = Some(Arc::clone(listener));
-            }
+        Handler::Tcp(handler) => {
+            // What was begun for another chain is given up.
+            let attempt = attempt.filter(|ahead| Arc::ptr_eq(&ahead.handler, handler)).map(|ahead| ahead.attempt);
+            tcp::serve(connection, Arc::clone(handler), stream, attempt).await;
         }
     }
-    wildcard
 }
 
 /// What the first bytes say.
@@ -155,20 +147,101 @@ impl Seen {
     }
 }
 
-async fn look(plain: &mut Plain, inspect: &Inspect, destination: SocketAddr) -> Result<Seen, &'static str> {
-    let (tls, http) = (inspect.tls_on(destination.port()), inspect.http_on(destination.port()));
+/// A connection to an upstream that was made before the client had said anything.
+struct Ahead {
+    handler: Arc<TcpHandler>,
+    attempt: Box<Attempt>,
+}
+
+/// Looks at the first bytes, as far as the listener asks for it.
+///
+/// With protocols in which the server speaks first, a client says nothing until it has heard the server. So when a
+/// silent client would be taken for one of those, its server is dialled, and whoever speaks first decides: the client
+/// what it speaks, the server that it is no HTTP and no TLS. No timer decides that.
+async fn look(
+    worker: &Rc<Worker>,
+    listener: &Listener,
+    plain: &mut Plain,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Result<(Seen, Option<Ahead>), &'static str> {
+    let inspect = &listener.inspect;
+    let (tls, http) = (inspect.tls_on(local.port()), inspect.http_on(local.port()));
     if !(tls || http) {
-        return Ok(Seen::nothing());
+        return Ok((Seen::nothing(), None));
     }
     let looking = look_until_known(plain, tls, http);
+    let silent = if inspect.continue_on_timeout { silent_handler(listener, peer, local) } else { None };
+    let looking = async {
+        match silent {
+            None => looking.await.map(|seen| (seen, None)),
+            Some(handler) => Box::pin(look_or_hear(worker, handler, looking, peer, local)).await,
+        }
+    };
     let Some(timeout) = inspect.timeout else {
         return looking.await;
     };
     match tokio::time::timeout(timeout, looking).await {
         Ok(seen) => seen,
-        Err(_) if inspect.continue_on_timeout => Ok(Seen::nothing()),
+        Err(_) if inspect.continue_on_timeout => Ok((Seen::nothing(), None)),
         Err(_) => Err("no first bytes in time"),
     }
+}
+
+fn facts_of_silent(peer: SocketAddr, local: SocketAddr) -> ConnectionFacts<'static> {
+    ConnectionFacts {
+        destination: local,
+        source: peer,
+        direct_source: peer.ip(),
+        transport: Transport::RawBuffer,
+        server_name: None,
+        application_protocols: &[],
+    }
+}
+
+/// Who gets a connection on which the client never says anything, when that is opaque TCP.
+fn silent_handler(listener: &Listener, peer: SocketAddr, local: SocketAddr) -> Option<Arc<TcpHandler>> {
+    let chain = listener.choose(&facts_of_silent(peer, local))?;
+    match (&chain.handler, &chain.tls) {
+        (Handler::Tcp(handler), None) => Some(Arc::clone(handler)),
+        _ => None,
+    }
+}
+
+async fn look_or_hear(
+    worker: &Rc<Worker>,
+    handler: Arc<TcpHandler>,
+    looking: impl Future<Output = Result<Seen, &'static str>>,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Result<(Seen, Option<Ahead>), &'static str> {
+    tokio::pin!(looking);
+    // A client that speaks first nearly always does so at once, and then nothing is dialled in vain.
+    if let Ok(seen) = tokio::time::timeout(HEAD_START, &mut looking).await {
+        return Ok((seen?, None));
+    }
+    let caller = Caller { worker, peer, local, server_name: None };
+    let mut attempt = tokio::select! {
+        biased;
+        seen = &mut looking => return Ok((seen?, None)),
+        attempt = tcp::connect(&caller, &handler) => Box::new(attempt),
+    };
+    let spoken = match &mut attempt.result {
+        Ok(connected) => tokio::select! {
+            biased;
+            seen = &mut looking => Some(seen?),
+            heard = connected.heard() => {
+                if !heard {
+                    // A server that closed without a word waits for the client to speak first.
+                    return Ok((looking.await?, None));
+                }
+                None
+            }
+        },
+        // There is nobody to hear. The client learns it soon, unless it speaks another protocol.
+        Err(_) => tokio::time::timeout(UNHEARD, looking).await.ok().transpose()?,
+    };
+    Ok((spoken.unwrap_or_else(Seen::nothing), Some(Ahead { handler, attempt })))
 }
 
 async fn look_until_known(plain: &mut Plain, tls: bool, http: bool) -> Result<Seen, &'static str> {

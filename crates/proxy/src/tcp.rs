@@ -1,12 +1,13 @@
 //! Opaque TCP: choose a cluster and an endpoint, connect, relay.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use mizzen_balance::{Host, Outcome, PickContext};
 use mizzen_net::Stream;
-use mizzen_net::relay::{self, Prefaces};
+use mizzen_net::relay::{self, Prefaces, ReadAhead};
 use mizzen_snapshot::Cluster;
 use mizzen_snapshot::cluster::Discovery;
 use mizzen_snapshot::listener::TcpHandler;
@@ -18,8 +19,48 @@ use crate::facts::TcpFacts;
 use crate::peer;
 use crate::refusal::{Flag, Refusal};
 use crate::upstream::connect::{self, Dialled, TlsWish};
+use crate::worker::Worker;
 
-pub async fn serve(connection: Rc<Connection>, handler: Arc<TcpHandler>, mut client: Stream) {
+/// Who wants to be connected.
+pub struct Caller<'a> {
+    pub worker: &'a Rc<Worker>,
+    pub peer: SocketAddr,
+    /// Where it wanted to go.
+    pub local: SocketAddr,
+    pub server_name: Option<&'a str>,
+}
+
+/// A connection to an upstream, or the reason why there is none, and how far it came.
+pub struct Attempt {
+    cluster: Option<Arc<Cluster>>,
+    host: Option<Arc<Host>>,
+    pub result: Result<Connected, Refusal>,
+}
+
+pub struct Connected {
+    dialled: Dialled,
+    host: Arc<Host>,
+    permit: mizzen_balance::Permit,
+    /// What the upstream may say of itself before the application's bytes.
+    preface: Option<u32>,
+    ahead: Option<ReadAhead>,
+}
+
+impl Connected {
+    /// Waits until the upstream speaks (true), or closes (false). May be given up and asked again.
+    pub async fn heard(&mut self) -> bool {
+        let ahead = self.ahead.get_or_insert_with(|| ReadAhead::new(self.preface));
+        ahead.heard(&mut self.dialled.stream).await.unwrap_or(false)
+    }
+}
+
+/// Serves a connection. `attempt` is one that was made already.
+pub async fn serve(
+    connection: Rc<Connection>,
+    handler: Arc<TcpHandler>,
+    mut client: Stream,
+    attempt: Option<Box<Attempt>>,
+) {
     let mut facts = TcpFacts {
         downstream: Arc::clone(&connection.downstream),
         handler: Arc::clone(&handler),
@@ -40,7 +81,7 @@ pub async fn serve(connection: Rc<Connection>, handler: Arc<TcpHandler>, mut cli
         client_workload: None,
         upstream_workload: None,
     };
-    if let Err(refusal) = pass(&connection, &handler, &mut client, &mut facts).await {
+    if let Err(refusal) = pass(&connection, &handler, &mut client, attempt, &mut facts).await {
         tracing::debug!(peer = %connection.downstream.peer, cause = %refusal, "TCP connection refused");
         let told = refusal.told();
         facts.flags.extend(told.flag);
@@ -55,13 +96,21 @@ async fn pass(
     connection: &Rc<Connection>,
     handler: &TcpHandler,
     client: &mut Stream,
+    attempt: Option<Box<Attempt>>,
     facts: &mut TcpFacts,
 ) -> Result<(), Refusal> {
-    let worker = &connection.worker;
-    let cluster = cluster(connection, handler)?;
-    facts.cluster = Some(Arc::clone(&cluster));
-    let upstream = worker.upstream(&cluster);
-    let (dialled, host, _permit) = dial(connection, handler, &cluster, &upstream, facts).await?;
+    let downstream = &connection.downstream;
+    let attempt = match attempt {
+        Some(attempt) => *attempt,
+        None => {
+            let server_name = downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+            let (peer, local) = (downstream.peer, downstream.local);
+            connect(&Caller { worker: &connection.worker, peer, local, server_name }, handler).await
+        }
+    };
+    facts.cluster = attempt.cluster;
+    facts.upstream = attempt.host;
+    let Connected { dialled, host, permit: _permit, preface, ahead } = attempt.result?;
     let _active = host.begin_connection();
     facts.upstream_peer = dialled.facts.peer;
     facts.upstream_local = dialled.facts.local;
@@ -71,10 +120,10 @@ async fn pass(
     let idle = handler.idle_timeout.filter(|idle| !idle.is_zero());
     let client_alpn = connection.downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     let prefaces = Prefaces {
-        client: exchange(connection, client, &handler.peer_exchange, client_alpn.map(str::as_bytes)).await,
-        upstream: exchange(connection, &mut server, &cluster.policy.peer_exchange, dialled.facts.alpn.as_deref()).await,
+        client: exchange(&connection.worker, client, &handler.peer_exchange, client_alpn.map(str::as_bytes)).await,
+        upstream: preface,
     };
-    let moved = relay::streams(client, prefaces, &mut server, idle).await;
+    let moved = relay::streams(client, prefaces, &mut server, ahead, idle).await;
     facts.client_workload = moved.client_preface.as_deref().and_then(peer::of_preface);
     facts.upstream_workload = moved.upstream_preface.as_deref().and_then(peer::of_preface);
     facts.bytes_received = moved.to_upstream;
@@ -94,24 +143,37 @@ async fn pass(
 
 /// Tells the other end who we are, when both have agreed on that by ALPN. It then begins with the same; the magic number
 /// tells that from an end that agreed and does not do it.
-async fn exchange(
-    connection: &Connection,
-    stream: &mut Stream,
-    wanted: &Option<String>,
-    agreed: Option<&[u8]>,
-) -> Option<u32> {
+async fn exchange(worker: &Worker, stream: &mut Stream, wanted: &Option<String>, agreed: Option<&[u8]>) -> Option<u32> {
     if wanted.as_deref().map(str::as_bytes) != agreed {
         return None;
     }
-    let own = connection.worker.shared.own.get().filter(|_| agreed.is_some())?;
+    let own = worker.shared.own.get().filter(|_| agreed.is_some())?;
     // An end that is gone is noticed by whoever relays next.
     let _ = stream.write_all(&own.preface).await;
     let _ = stream.flush().await;
     Some(peer::MAGIC)
 }
 
-fn cluster(connection: &Connection, handler: &TcpHandler) -> Result<Arc<Cluster>, Refusal> {
-    let worker = &connection.worker;
+/// Chooses cluster and endpoint, and connects.
+pub async fn connect(caller: &Caller<'_>, handler: &TcpHandler) -> Attempt {
+    let cluster = match cluster(caller.worker, handler) {
+        Ok(cluster) => cluster,
+        Err(refusal) => return Attempt { cluster: None, host: None, result: Err(refusal) },
+    };
+    let upstream = caller.worker.upstream(&cluster);
+    let mut host = None;
+    let result = match dial(caller, handler, &cluster, &upstream, &mut host).await {
+        Ok((mut dialled, host, permit)) => {
+            let (wanted, agreed) = (&cluster.policy.peer_exchange, dialled.facts.alpn.clone());
+            let preface = exchange(caller.worker, &mut dialled.stream, wanted, agreed.as_deref()).await;
+            Ok(Connected { dialled, host, permit, preface, ahead: None })
+        }
+        Err(refusal) => Err(refusal),
+    };
+    Attempt { cluster: Some(cluster), host, result }
+}
+
+fn cluster(worker: &Worker, handler: &TcpHandler) -> Result<Arc<Cluster>, Refusal> {
     let total: u32 = handler.clusters.iter().map(|(_, weight)| weight).sum();
     let mut draw = ((u64::from(worker.random.next_u32()) * u64::from(total.max(1))) >> 32) as u32;
     let chosen = handler.clusters.iter().find(|(_, weight)| {
@@ -131,23 +193,23 @@ fn cluster(connection: &Connection, handler: &TcpHandler) -> Result<Arc<Cluster>
 }
 
 async fn dial(
-    connection: &Connection,
+    caller: &Caller<'_>,
     handler: &TcpHandler,
     cluster: &Cluster,
     upstream: &crate::upstream::Upstream,
-    facts: &mut TcpFacts,
+    chosen: &mut Option<Arc<Host>>,
 ) -> Result<(Dialled, Arc<Host>, mizzen_balance::Permit), Refusal> {
-    let worker = &connection.worker;
-    let hash = handler.hash_source_ip.then(|| hash_ip(connection.downstream.peer.ip()));
+    let worker = caller.worker;
+    let hash = handler.hash_source_ip.then(|| hash_ip(caller.peer.ip()));
     let mut attempt = 1;
     loop {
         let host = match cluster.policy.discovery {
             Discovery::OriginalDst { port_override } => {
-                let mut address = connection.downstream.local;
+                let mut address = caller.local;
                 if let Some(port) = port_override {
                     address.set_port(port);
                 }
-                Host::detached(address)
+                upstream.original(address)
             }
             _ => {
                 let ask = PickContext {
@@ -162,14 +224,13 @@ async fn dial(
                 })?
             }
         };
-        facts.upstream = Some(Arc::clone(&host));
+        *chosen = Some(Arc::clone(&host));
         let permit = upstream.balancer.breakers().connection(false).map_err(|exceeded| Refusal::Overflow {
             cluster: upstream.name().to_owned(),
             cause: exceeded.to_string(),
         })?;
-        let server_name = connection.downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let client = Some((connection.downstream.peer, connection.downstream.local));
-        let wish = TlsWish { alpn: None, host: server_name, client };
+        let client = Some((caller.peer, caller.local));
+        let wish = TlsWish { alpn: None, host: caller.server_name, client };
         let transport = upstream.transport_for(&host.endpoint);
         let dialled = connect::dial(upstream, &host, transport, wish).await;
         let outcome = match &dialled {

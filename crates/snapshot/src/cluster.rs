@@ -39,8 +39,9 @@ pub struct ClusterPolicy {
     pub proxy_protocol: Option<ProxyVersion>,
     pub max_requests_per_connection: Option<u32>,
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Local address to dial from (Istio inbound pass-through: `127.0.0.6`).
-    pub bind_source: Option<std::net::IpAddr>,
+    /// Local address to dial from (Istio inbound: `127.0.0.6` and `::6`).
+    /// One of each family at most.
+    pub bind_source: Vec<std::net::IpAddr>,
     /// Share of healthy endpoints below which health is ignored, in percent.
     pub panic_threshold: u32,
     /// Close connections to an endpoint as soon as it is ejected or removed.
@@ -80,7 +81,7 @@ impl ClusterPolicy {
             proxy_protocol: None,
             max_requests_per_connection: None,
             tcp_keepalive: None,
-            bind_source: None,
+            bind_source: Vec::new(),
             panic_threshold: 50,
             close_on_host_failure: false,
             origin: None,

@@ -11,8 +11,8 @@ use mizzen_mesh::Mesh;
 use mizzen_proto::envoy::config::core::v3 as core;
 use mizzen_proto::envoy::config::listener::v3::listener_filter_chain_match_predicate::{MatchSet, Rule};
 use mizzen_proto::envoy::config::listener::v3::{
-    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, ListenerFilterChainMatchPredicate, filter,
-    listener_filter,
+    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+    ListenerFilterChainMatchPredicate, filter, listener_filter,
 };
 use mizzen_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use mizzen_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
@@ -30,12 +30,33 @@ pub fn listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
         Role::Sidecar => {
             let mut all = outbound::listeners(mesh, view);
             all.extend(inbound::listeners(mesh, view));
+            all.iter_mut().for_each(|listener| fit_families(listener, view));
             all
         }
     };
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all.dedup_by(|a, b| a.name == b.name);
     all.iter().map(|listener| Resource::encode(&listener.name, type_url::LISTENER, listener, &[])).collect()
+}
+
+/// "Any address" is one of each family that the workload has addresses of.
+fn fit_families(listener: &mut Listener, view: &ProxyView) {
+    let (v4, v6) = view.families();
+    let Some(core::address::Address::SocketAddress(address)) =
+        listener.address.as_mut().and_then(|address| address.address.as_mut())
+    else {
+        return;
+    };
+    if !v6 || address.address != "0.0.0.0" {
+        return;
+    }
+    if v4 {
+        let Some(core::socket_address::PortSpecifier::PortValue(port)) = address.port_specifier else { return };
+        let any = u16::try_from(port).ok().and_then(|port| pb::address("::", port));
+        listener.additional_addresses.push(AdditionalAddress { address: any, ..Default::default() });
+    } else {
+        address.address = "::".to_owned();
+    }
 }
 
 /// A TLS handshake that takes longer is given up.

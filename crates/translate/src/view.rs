@@ -99,6 +99,12 @@ pub struct Scope {
 }
 
 impl ProxyView {
+    /// Whether the workload has addresses of IPv4, and of IPv6.
+    pub(crate) fn families(&self) -> (bool, bool) {
+        let v6 = |address: &&String| address.contains(':');
+        (self.addresses.iter().any(|address| !v6(&address)), self.addresses.iter().any(|address| v6(&address)))
+    }
+
     /// Reads a node's id and metadata; what the mesh knows of the pod wins over what the proxy says of itself.
     ///
     /// # Errors

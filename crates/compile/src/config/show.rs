@@ -92,7 +92,7 @@ impl Config {
         let mut changed = false;
         for name in std::mem::take(&mut self.pending_listeners) {
             let Some(held) = self.listeners.get(&name) else {
-                if snapshot.listeners.remove_mut(&name) {
+                if snapshot.remove_listener(&name) {
                     let old = self.visible_listeners.remove(&name);
                     self.hide_listener(old);
                     outcome.listeners_removed.push(name);
@@ -106,7 +106,7 @@ impl Config {
                 continue;
             }
             let (listener, names) = (Arc::clone(&held.value.listener), Arc::clone(&held.value.names));
-            snapshot.listeners.insert_mut(name.clone(), listener);
+            snapshot.insert_listener(listener);
             self.cluster_users.add(&names.clusters);
             self.table_users.add(&names.tables);
             // A visible listener goes on asking for its tables when its next version does not.

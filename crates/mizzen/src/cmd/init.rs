@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use mizzen_capture::apply::has_ipv6;
 use mizzen_capture::options::{self, Dns};
 use mizzen_capture::probe::{Direction, Outcome, probe};
 use mizzen_capture::{Backend, Interception, Options, Ports, Ranges, apply, clean, nft, plan};
@@ -221,7 +222,7 @@ impl Init {
             drop_invalid: self.drop_invalid,
             tproxy_mark: self.istio_inbound_tproxy_mark,
             tproxy_table: self.istio_inbound_tproxy_route_table,
-            ipv6: !self.ipv4_only && mizzen_capture::apply::has_ipv6(),
+            ipv6: !self.ipv4_only && has_ipv6(),
         })
     }
 
@@ -233,7 +234,8 @@ impl Init {
         if self.capture_all_dns {
             return Ok(Some(Dns { port: PORT, servers: None }));
         }
-        let text = std::fs::read_to_string("/etc/resolv.conf").context("--redirect-dns: cannot read /etc/resolv.conf")?;
+        let text =
+            std::fs::read_to_string("/etc/resolv.conf").context("--redirect-dns: cannot read /etc/resolv.conf")?;
         let servers: Vec<IpAddr> = options::name_servers(&text);
         Ok(Some(Dns { port: PORT, servers: Some(servers) }))
     }

@@ -99,8 +99,8 @@ async fn connect(
 
 async fn tcp(policy: &ClusterPolicy, address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = policy.bind_source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
-        socket.bind(SocketAddr::new(source, 0))?;
+    if let Some(source) = policy.bind_source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
+        listen::bind_source(&socket, *source)?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;

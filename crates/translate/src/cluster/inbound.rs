@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use mizzen_mesh::{DestinationPolicy, Mesh};
 use mizzen_proto::envoy::config::cluster::v3::Cluster;
 use mizzen_proto::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, LbPolicy};
-use mizzen_proto::envoy::config::core::v3::BindConfig;
+use mizzen_proto::envoy::config::core::v3::{BindConfig, ExtraSourceAddress};
 use mizzen_proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
@@ -20,6 +20,7 @@ use crate::{Resource, names, pb};
 
 /// The address from which the workload sees requests that came through its sidecar (reference: semantics 219).
 const INBOUND_SOURCE: &str = "127.0.0.6";
+const INBOUND_SOURCE_6: &str = "::6";
 
 pub(super) fn clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
     if view.role != Role::Sidecar {
@@ -28,15 +29,25 @@ pub(super) fn clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
     let mut clusters = Vec::new();
     if view.interception == Interception::Redirect {
         let mut passthrough = original_destination(mesh, names::INBOUND_PASSTHROUGH);
-        passthrough.upstream_bind_config = Some(inbound_source());
+        passthrough.upstream_bind_config = Some(inbound_source(view));
         clusters.push(resource(&passthrough));
     }
     clusters.extend(inbound_ports(mesh, view).iter().map(|port| resource(&inbound(mesh, view, port))));
     clusters
 }
 
-fn inbound_source() -> BindConfig {
-    BindConfig { source_address: Some(pb::socket_address(INBOUND_SOURCE, 0)), ..Default::default() }
+fn inbound_source(view: &ProxyView) -> BindConfig {
+    let (v4, v6) = view.families();
+    let mut sources = [(v4, INBOUND_SOURCE), (v6, INBOUND_SOURCE_6)].into_iter().filter(|(has, _)| *has);
+    let mut next = || sources.next().map(|(_, source)| pb::socket_address(source, 0));
+    BindConfig {
+        source_address: next(),
+        extra_source_addresses: next()
+            .map(|address| ExtraSourceAddress { address: Some(address), ..Default::default() })
+            .into_iter()
+            .collect(),
+        ..Default::default()
+    }
 }
 
 fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
@@ -59,13 +70,13 @@ fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
             None => application(view, port, &name),
         });
         if told.is_some_and(|told| told.own_address) {
-            cluster.upstream_bind_config = Some(inbound_source());
+            cluster.upstream_bind_config = Some(inbound_source(view));
         }
     } else {
         cluster.lb_policy = LbPolicy::ClusterProvided as i32;
         // For ever: the one address must not be forgotten between two requests.
         cluster.cleanup_interval = Some(google::Duration { seconds: 9_223_372_035, nanos: 0 });
-        cluster.upstream_bind_config = Some(inbound_source());
+        cluster.upstream_bind_config = Some(inbound_source(view));
     }
     if port.service_port.protocol.is_http2() {
         pool::use_http2(&mut cluster);

@@ -1,0 +1,140 @@
+//! Sidecars on traffic that the kernel catches: pods are network namespaces, with the binary as it ships in each.
+//!
+//! The control plane reads files; `mizzen init` and `mizzen proxy sidecar` run in every pod as injection would start
+//! them; applications are plain sockets that know nothing of a mesh. The main path is also walked with stock Envoys in
+//! the sidecars' place.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod apps;
+mod bed;
+mod envoy;
+mod mesh;
+
+use std::net::IpAddr;
+
+use apps::{get, greeting};
+use bed::{Pod, in_namespaces};
+use mesh::{Mesh, Sidecar};
+
+/// The two applications of the pod `server`, and what stands outside of the mesh.
+fn serve(server: &Pod, outside: &Pod) {
+    server.run(|| apps::http_server(8080));
+    server.run(|| apps::greeter(3306));
+    server.run(|| apps::greeter(9000));
+    outside.run(|| apps::http_server(80));
+    outside.run(|| apps::greeter(2525));
+}
+
+/// What has to hold with any sidecar.
+fn main_path(sidecar: Sidecar) {
+    let mesh = Mesh::start(&[], sidecar);
+    let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+    serve(server, outside);
+    mesh.ready();
+
+    // HTTP to a service: over mutual TLS, from the address that Istio's sidecars call their applications from.
+    let page = client.call(|| get("10.96.0.10:80", "web"));
+    assert_eq!(page.status, 200, "{page:?}");
+    assert_eq!(page.told("peer"), "127.0.0.6");
+    let certificate = page.header("x-forwarded-client-cert");
+    assert!(certificate.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "{page:?}");
+
+    // To the pod's own address: no service, and so no certificate.
+    let page = client.call(|| get("10.66.2.2:8080", "10.66.2.2"));
+    assert_eq!((page.status, page.header("x-forwarded-client-cert")), (200, String::new()), "{page:?}");
+
+    // A server that speaks first, behind a port that is known to be no HTTP.
+    assert_eq!(client.call(|| greeting("10.96.0.11:3306")), "hello 127.0.0.6");
+
+    // From outside of the mesh, in the clear.
+    let page = outside.call(|| get("10.66.2.2:8080", "10.66.2.2"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "127.0.0.6"), "{page:?}");
+
+    // To what nobody knows.
+    let page = client.call(|| get("10.66.3.2:80", "example.org"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.1.2"), "{page:?}");
+    assert_eq!(client.call(|| greeting("10.66.3.2:2525")), "hello 10.66.1.2");
+
+    // The application calls the service that it serves itself.
+    let page = server.call(|| get("10.96.0.10:80", "web"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "127.0.0.6"), "{page:?}");
+    assert!(page.header("x-forwarded-client-cert").contains("/sa/server"), "{page:?}");
+    // And itself, past any proxy.
+    let page = server.call(|| get("127.0.0.1:8080", "localhost"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "127.0.0.1"), "{page:?}");
+    let page = server.call(|| get("10.66.2.2:8080", "localhost"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.2.2"), "{page:?}");
+}
+
+#[test]
+fn connections_take_the_way_through_both_sidecars() {
+    in_namespaces("connections_take_the_way_through_both_sidecars", || main_path(Sidecar::Mizzen));
+}
+
+#[test]
+fn stock_envoys_take_the_same_way() {
+    let test = "stock_envoys_take_the_same_way";
+    match mizzen_testing::envoy() {
+        Some(envoy) => in_namespaces(test, || main_path(Sidecar::Envoy(envoy.clone()))),
+        None => mizzen_testing::skip(test, "there is no Envoy (MIZZEN_ENVOY)"),
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_on_a_port_of_unknown_protocol() {
+    in_namespaces("a_server_that_speaks_first_is_heard_on_a_port_of_unknown_protocol", || {
+        let mesh = Mesh::start(&[], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        mesh.ready();
+        // Through both sidecars, to a port without a name.
+        assert_eq!(client.call(|| greeting("10.96.0.12:9000")), "hello 127.0.0.6");
+        // In the clear: mutual TLS may begin here, so somebody has to look.
+        assert_eq!(outside.call(|| greeting("10.66.2.2:3306")), "hello 127.0.0.6");
+        // And to a port that no service names.
+        server.run(|| apps::greeter(9999));
+        assert_eq!(outside.call(|| greeting("10.66.2.2:9999")), "hello 127.0.0.6");
+        // The other way round it is HTTP.
+        server.run(|| apps::http_server(9001));
+        let page = client.call(|| get("10.96.0.12:9001", "unnamed:9001"));
+        assert_eq!(page.status, 200, "{page:?}");
+        assert!(page.header("x-forwarded-client-cert").contains("/sa/client"), "{page:?}");
+    });
+}
+
+#[test]
+fn ipv6_is_caught_too() {
+    in_namespaces("ipv6_is_caught_too", || {
+        let mesh = Mesh::start(&[], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        mesh.ready();
+        let page = outside.call(|| get("[fd66:2::2]:8080", "server"));
+        assert_eq!((page.status, page.told("peer").as_str()), (200, "::6"), "{page:?}");
+        let page = client.call(|| get("[fd66:3::2]:80", "example.org"));
+        assert_eq!((page.status, page.told("peer").as_str()), (200, "fd66:1::2"), "{page:?}");
+        assert_eq!(client.call(|| greeting("[fd66:3::2]:2525")), "hello fd66:1::2");
+    });
+}
+
+#[test]
+fn what_is_excluded_passes_the_sidecar_by() {
+    in_namespaces("what_is_excluded_passes_the_sidecar_by", || {
+        let mesh = Mesh::start(&["-o", "2525", "-d", "15090,15021,15020,7000"], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        server.run(|| apps::greeter(7000));
+        mesh.ready();
+        let from: IpAddr = "10.66.3.2".parse().unwrap();
+        assert_eq!(outside.call(|| greeting("10.66.2.2:7000")), format!("hello {from}"));
+        assert_eq!(client.call(|| greeting("10.66.3.2:2525")), "hello 10.66.1.2");
+        // Rules are replaced while connections go on, and what was excluded is caught now.
+        for _ in 0..3 {
+            mesh.init(server, &[]);
+        }
+        assert_eq!(outside.call(|| greeting("10.66.2.2:7000")), "hello 127.0.0.6");
+        let page = client.call(|| get("10.96.0.10:80", "web"));
+        assert_eq!(page.status, 200, "{page:?}");
+    });
+}
