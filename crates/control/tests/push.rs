@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mizzen_control::{Bound, ControlConfig, run};
 use mizzen_proto::envoy::config::core::v3::Node;

@@ -60,6 +60,7 @@ pub(crate) async fn write(place: Place, shared: Arc<Shared>, leading: Leading) {
         shown: BTreeMap::new(),
         since: HashMap::new(),
         wrote: HashMap::new(),
+        read: None,
         findings: HashMap::new(),
         open: BTreeSet::new(),
         work: Work::new(PACE),
@@ -107,8 +108,10 @@ struct Writer {
     shown: BTreeMap<Arc<str>, Shown<Entry>>,
     /// Which generation of an object was seen first when.
     since: HashMap<ObjectKey, (i64, Instant)>,
-    /// What was written last.
-    wrote: HashMap<ObjectKey, (Value, Instant)>,
+    /// Digest of what was written last.
+    wrote: HashMap<ObjectKey, (u64, Instant)>,
+    /// Findings as the engine has them, and by object.
+    read: Option<Arc<(Vec<Finding>, Vec<Finding>)>>,
     findings: HashMap<ObjectKey, Vec<Finding>>,
     /// Objects of which the last word is not said yet.
     open: BTreeSet<ObjectKey>,
@@ -146,24 +149,29 @@ impl Writer {
     /// Findings or the progress of proxies are different.
     fn news(&mut self) {
         let now = Instant::now();
+        let read = self.shared.findings.load_full();
+        if self.read.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &read)) {
+            self.findings(&read, now);
+            self.read = Some(read);
+        }
+        for key in &self.open {
+            self.work.add(key.clone(), now);
+        }
+    }
+
+    fn findings(&mut self, (reading, across): &(Vec<Finding>, Vec<Finding>), now: Instant) {
         let mut findings = HashMap::<ObjectKey, Vec<Finding>>::new();
-        let (reading, across) = &**self.shared.findings.load();
         for finding in reading.iter().chain(across) {
             if let Some(origin) = &finding.origin {
                 findings.entry(origin.object.clone()).or_default().push(finding.clone());
             }
         }
-        let of = |all: &HashMap<ObjectKey, Vec<Finding>>, key| all.get(key).cloned().unwrap_or_default();
-        let keys: BTreeSet<&ObjectKey> = self.findings.keys().chain(findings.keys()).collect();
+        let changed = |key: &&ObjectKey| self.findings.get(*key) != findings.get(*key);
+        let keys: BTreeSet<&ObjectKey> = self.findings.keys().chain(findings.keys()).filter(changed).collect();
         for key in keys {
-            if of(&self.findings, key) != of(&findings, key) {
-                self.work.add(key.clone(), now);
-            }
-        }
-        self.findings = findings;
-        for key in &self.open {
             self.work.add(key.clone(), now);
         }
+        self.findings = findings;
     }
 
     /// Looks at one object, and writes its status if that is not what it ought to be.
@@ -181,7 +189,7 @@ impl Writer {
         let now = Instant::now();
         match outcome {
             Ok(_) => {
-                self.wrote.insert(key.clone(), (patch["status"].clone(), now));
+                self.wrote.insert(key.clone(), (decide::digest(&patch["status"]), now));
                 self.work.wrote(&key, now);
             }
             Err(error) if error.is_gone() => self.work.wrote(&key, now),
@@ -241,7 +249,7 @@ impl Writer {
         }
         let status = known.status(&entry.status, Timestamp::now())?;
         if let Some((wrote, at)) = self.wrote.get(key)
-            && decide::same(wrote, &status)
+            && *wrote == decide::digest(&status)
             && now < *at + REPEAT
         {
             return None;

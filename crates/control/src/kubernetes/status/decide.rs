@@ -1,5 +1,8 @@
 //! What the status of an object ought to be. Pure.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use k8s_openapi::jiff::Timestamp;
 use mizzen_config::code;
 use mizzen_types::{Finding, Severity};
@@ -145,17 +148,29 @@ impl Known<'_> {
 }
 
 /// Whether two statuses say the same, whenever they were written.
-pub(super) fn same(a: &Value, b: &Value) -> bool {
-    let conditions = |status: &Value| {
-        let mut all: Vec<_> = status["conditions"].as_array().cloned().unwrap_or_default();
-        for condition in all.iter_mut().filter_map(Value::as_object_mut) {
-            condition.retain(|key, value| !key.ends_with("Time") && !value.is_null());
-        }
-        all.sort_by_cached_key(|it| it["type"].to_string());
-        all
-    };
-    let messages = |status: &Value| status["validationMessages"].as_array().cloned().unwrap_or_default();
-    a["observedGeneration"] == b["observedGeneration"] && conditions(a) == conditions(b) && messages(a) == messages(b)
+fn same(a: &Value, b: &Value) -> bool {
+    said(a) == said(b)
+}
+
+/// Equal for statuses that say the same.
+pub(super) fn digest(status: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let (generation, conditions, messages) = said(status);
+    format!("{generation}{conditions:?}{messages}").hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Generation, conditions without their times in the order of their types, messages.
+fn said(status: &Value) -> (Value, Vec<BTreeMap<&str, &Value>>, Value) {
+    let list = |key: &str| status[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    fn condition(it: &Value) -> BTreeMap<&str, &Value> {
+        let fields = it.as_object().into_iter().flatten();
+        let lasting = fields.filter(|(key, value)| !key.ends_with("Time") && !value.is_null());
+        lasting.map(|(key, value)| (key.as_str(), value)).collect()
+    }
+    let mut conditions: Vec<_> = list("conditions").iter().map(condition).collect();
+    conditions.sort_by_cached_key(|it| it.get("type").map(ToString::to_string));
+    (status["observedGeneration"].clone(), conditions, list("validationMessages").to_vec().into())
 }
 
 /// Found while reading, and so grave that the object is left out.

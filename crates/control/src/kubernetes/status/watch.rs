@@ -10,12 +10,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
-const NETWORKING: (&str, &[&str]) = ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"]);
-const SECURITY: (&str, &[&str]) = ("security.istio.io", &["v1", "v1beta1"]);
-const TELEMETRY: (&str, &[&str]) = ("telemetry.istio.io", &["v1", "v1alpha1"]);
+/// A group with its versions, the best first.
+#[derive(Clone, Copy)]
+struct Group(&'static str, &'static [&'static str]);
 
-/// Group with its versions, the best first; kind and plural.
-const KINDS: [((&str, &[&str]), &str, &str); 13] = [
+const NETWORKING: Group = Group("networking.istio.io", &["v1", "v1beta1", "v1alpha3"]);
+const SECURITY: Group = Group("security.istio.io", &["v1", "v1beta1"]);
+const TELEMETRY: Group = Group("telemetry.istio.io", &["v1", "v1alpha1"]);
+
+/// Kinds and their plurals.
+const KINDS: [(Group, &str, &str); 13] = [
     (NETWORKING, "VirtualService", "virtualservices"),
     (NETWORKING, "DestinationRule", "destinationrules"),
     (NETWORKING, "Gateway", "gateways"),
@@ -59,7 +63,7 @@ impl Events {
 
 async fn one(
     client: Client,
-    ((group, versions), kind, plural): ((&str, &[&str]), &str, &str),
+    (Group(group, versions), kind, plural): (Group, &str, &str),
     out: mpsc::Sender<(ApiResource, Event<DynamicObject>)>,
 ) {
     loop {
