@@ -1,6 +1,6 @@
 //! Watches a Kubernetes API server.
 //!
-//! Every kind has a watch of its own, which lists and then follows; [`state`] puts together what they tell. While
+//! Every kind has a watch of its own, which lists and then follows; `state` beside it puts together what they tell. While
 //! the API server is away, slow or has forgotten where a watch stood, what is known stays in force, and is compared with
 //! what is there when it is back. A kind whose definition is not installed is looked for now and then. An object
 //! that says something wrong rejects itself alone: its last good version stays in force.
