@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Crates that only tests use.
-const TEST_ONLY: [&str; 3] = ["testing", "scenarios", "bench"];
+const TEST_ONLY: [&str; 4] = ["testing", "scenarios", "bench", "cluster"];
 
 /// What would make a pure crate impure.
 const IMPURE: [&str; 9] = ["tokio", "hyper", "tonic", "notify", "rustls", "tokio-rustls", "axum", "reqwest", "socket2"];
