@@ -110,16 +110,16 @@ impl Control {
             xds_address: self.xds_address,
             secure_xds_address: self.secure_xds_address,
             http_address: self.http_address,
-            webhook: self.webhook_address.or(in_cluster).map(|address| WebhookConfig {
-                address,
-                native_sidecars: self.native_sidecars.unwrap_or_default(),
-            }),
+            webhook: self
+                .webhook_address
+                .or(in_cluster)
+                .map(|address| WebhookConfig { address, native_sidecars: self.native_sidecars.unwrap_or_default() }),
             state_dir: self.state_dir,
             trust_domain: self.trust_domain,
             token_issuer_keys: self.token_issuer_key,
             names: self.names,
             remote_plaintext: self.allow_remote_plaintext,
-            limits: Limits { connections: self.max_connections, streams: self.max_streams },
+            limits: Limits { connections: self.max_connections, streams: self.max_streams, ..Limits::default() },
         };
         let output = self.output;
         let ready = move |bound: Bound| {

@@ -147,6 +147,12 @@ impl Init {
             println!("no traffic is caught any more");
             return Ok(ExitCode::SUCCESS);
         }
+        if options.interception == Interception::Tproxy {
+            eprintln!(
+                "warning: the rules of TPROXY need a sidecar with transparent sockets, which mizzen's has not yet: \
+                 inbound connections will not reach it; use REDIRECT"
+            );
+        }
         let rules = plan(&options);
         if self.dry_run {
             // Nobody to tell when the reader is gone.

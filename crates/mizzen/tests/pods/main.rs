@@ -138,3 +138,42 @@ fn what_is_excluded_passes_the_sidecar_by() {
         assert_eq!(page.status, 200, "{page:?}");
     });
 }
+
+#[test]
+fn what_nobody_knows_is_blocked_where_the_mesh_says_so() {
+    in_namespaces("what_nobody_knows_is_blocked_where_the_mesh_says_so", || {
+        let mesh = Mesh::with(&[], Sidecar::Mizzen, "outboundTrafficPolicy: {mode: REGISTRY_ONLY}");
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        mesh.ready();
+        // Port 80 is one of the mesh's, so the request is understood; the host is nobody's.
+        let page = client.call(|| get("10.66.3.2:80", "example.org"));
+        assert_eq!(page.status, 502, "{page:?}");
+        mesh.wait_for_line(&["client:", "example.org", "502 - direct_response", "block_all"]);
+        // Bytes go nowhere.
+        assert_eq!(client.call(|| greeting("10.66.3.2:2525")), "");
+        mesh.wait_for_line(&["client:", "10.66.3.2:2525", "BlackHoleCluster"]);
+        let page = client.call(|| get("10.96.0.10:80", "web"));
+        assert_eq!(page.status, 200, "{page:?}");
+    });
+}
+
+#[test]
+fn pods_of_a_headless_service_are_called_by_their_own_addresses() {
+    in_namespaces("pods_of_a_headless_service_are_called_by_their_own_addresses", || {
+        let mesh = Mesh::start(&[], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        server.run(|| apps::greeter(5432));
+        server.run(|| apps::http_server(8088));
+        mesh.ready();
+        assert_eq!(client.call(|| greeting("10.66.2.2:5432")), "hello 127.0.0.6");
+        mesh.wait_for_line(&["client:", "outbound|5432||db.default.svc.cluster.local"]);
+        // By the service's name, and by the pod's.
+        for host in ["db.default.svc.cluster.local:8088", "db-0.db.default.svc.cluster.local:8088"] {
+            let page = client.call(|| get("10.66.2.2:8088", host));
+            assert_eq!(page.status, 200, "{page:?}");
+            assert!(page.header("x-forwarded-client-cert").contains("/sa/client"), "{host}: {page:?}");
+        }
+    });
+}

@@ -38,8 +38,8 @@ impl Mesh {
         Self::with(init, sidecar, "")
     }
 
-    /// With further objects in the configuration.
-    pub(crate) fn with(init: &[&str], sidecar: Sidecar, objects: &str) -> Self {
+    /// With a further line in the mesh configuration.
+    pub(crate) fn with(init: &[&str], sidecar: Sidecar, setting: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         // Where the sidecar's user can run it.
@@ -49,7 +49,7 @@ impl Mesh {
         let pods = vec![Pod::new("client", 1), Pod::new("server", 2), Pod::new("outside", 3)];
         let issuer = Issuer::generate("test").unwrap();
         let mut mesh = Self { folder, binary, pods, children: Vec::new(), said: Arc::default(), issuer: issuer };
-        mesh.configure(objects, &sidecar);
+        mesh.configure(setting, &sidecar);
         mesh.start_control();
         for name in ["client", "server"] {
             mesh.init(mesh.pod(name), init);
@@ -66,6 +66,15 @@ impl Mesh {
     pub(crate) fn said(&self) -> Vec<String> {
         let said = self.said.lock().unwrap();
         said[said.len().saturating_sub(60)..].to_vec()
+    }
+
+    /// Waits for a line that says all of this.
+    pub(crate) fn wait_for_line(&self, words: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.said.lock().unwrap().iter().any(|line| words.iter().all(|word| line.contains(word))) {
+            assert!(Instant::now() < deadline, "no line with {words:?}: {:#?}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Catches the pod's traffic.
@@ -97,15 +106,14 @@ impl Mesh {
         self.folder.path().join(name)
     }
 
-    fn configure(&self, objects: &str, sidecar: &Sidecar) {
+    fn configure(&self, setting: &str, sidecar: &Sidecar) {
         std::fs::create_dir(self.path("config")).unwrap();
-        let mut all = OBJECTS.to_owned();
+        let mut all = OBJECTS.replace("    accessLogFile", &format!("    {setting}\n    accessLogFile"));
         if matches!(sidecar, Sidecar::Envoy(_)) {
             // It opens the file anew, and our pipe belongs to another user.
             all = all.replace("accessLogFile: /dev/stdout", "accessLogFile: ''");
         }
         std::fs::write(self.path("config/mesh.yaml"), all).unwrap();
-        std::fs::write(self.path("config/more.yaml"), objects).unwrap();
         std::fs::write(self.path("issuer.pem"), self.issuer.public_key_pem()).unwrap();
     }
 
