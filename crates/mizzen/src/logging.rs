@@ -26,11 +26,8 @@ pub(crate) fn start_in_container(level: &str, json: bool) -> anyhow::Result<Leve
     let (layer, filter) = reload::Layer::new(parse(level)?);
     let lines = fmt::layer().with_writer(std::io::stdout).with_ansi(false).with_target(true);
     let registry = tracing_subscriber::registry().with(layer);
-    let started = if json {
-        registry.with(lines.json().flatten_event(true)).try_init()
-    } else {
-        registry.with(lines).try_init()
-    };
+    let started =
+        if json { registry.with(lines.json().flatten_event(true)).try_init() } else { registry.with(lines).try_init() };
     started.context("logging cannot be set up")?;
     Ok(LevelHandle { filter })
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use mizzen_api::networking::{ConnectionPoolSettings, IstioIngressListener, Sidecar};
-use mizzen_mesh::{Mesh, Service, ServicePort, TargetPort};
+use mizzen_api::networking::{ConnectionPoolSettings, IstioIngressListener};
+use mizzen_mesh::{Mesh, Service, ServicePort, SidecarRule, TargetPort};
 use mizzen_types::Protocol;
 
 use crate::view::{ProxyView, split_address};
@@ -16,14 +16,16 @@ pub(crate) struct InboundPort<'a> {
     pub(crate) service_port: Cow<'a, ServicePort>,
     /// The limits of a Sidecar resource, before those of DestinationRules.
     pub(crate) connection_pool: Option<&'a ConnectionPoolSettings>,
-    pub(crate) named: Option<NamedPort>,
+    pub(crate) named: Option<NamedPort<'a>>,
 }
 
 /// What a Sidecar resource says of a port.
-pub(crate) struct NamedPort {
+pub(crate) struct NamedPort<'a> {
     /// Address that the port is reached by.
     pub(crate) bind: String,
     pub(crate) application: Option<Application>,
+    /// The resource.
+    pub(crate) rule: &'a SidecarRule,
 }
 
 /// `defaultEndpoint`: where the application listens.
@@ -44,7 +46,7 @@ impl InboundPort<'_> {
 /// Workload ports with their services, by number. Where several services lead to one port, the oldest decides
 /// (reference: semantics 147). The `ingress` of a Sidecar resource replaces them (semantics 102).
 pub(crate) fn inbound_ports<'a>(mesh: &'a Mesh, view: &ProxyView) -> Vec<InboundPort<'a>> {
-    let sidecar = view.sidecar(mesh).map(|rule| &*rule.spec);
+    let sidecar = view.sidecar(mesh).map(|rule| &**rule);
     let mut ports: Vec<InboundPort<'a>> = Vec::new();
     for service in mesh.services_of_workload(&view.namespace, &view.labels) {
         for service_port in &service.ports {
@@ -54,14 +56,14 @@ pub(crate) fn inbound_ports<'a>(mesh: &'a Mesh, view: &ProxyView) -> Vec<Inbound
                     number,
                     service: Some(service),
                     service_port: Cow::Borrowed(service_port),
-                    connection_pool: sidecar.and_then(|spec| spec.inbound_connection_pool.as_ref()),
+                    connection_pool: sidecar.and_then(|rule| rule.spec.inbound_connection_pool.as_ref()),
                     named: None,
                 });
             }
         }
     }
-    if let Some(spec) = sidecar.filter(|spec| !spec.ingress.is_empty()) {
-        ports = spec.ingress.iter().filter_map(|listener| from_ingress(view, spec, listener, &ports)).collect();
+    if let Some(rule) = sidecar.filter(|rule| !rule.spec.ingress.is_empty()) {
+        ports = rule.spec.ingress.iter().filter_map(|listener| from_ingress(view, rule, listener, &ports)).collect();
     }
     ports.sort_by_key(|port| port.number);
     ports
@@ -69,7 +71,7 @@ pub(crate) fn inbound_ports<'a>(mesh: &'a Mesh, view: &ProxyView) -> Vec<Inbound
 
 fn from_ingress<'a>(
     view: &ProxyView,
-    spec: &'a Sidecar,
+    rule: &'a SidecarRule,
     listener: &'a IstioIngressListener,
     known: &[InboundPort<'a>],
 ) -> Option<InboundPort<'a>> {
@@ -85,8 +87,12 @@ fn from_ingress<'a>(
             protocol: Protocol::by_name(&port.protocol).unwrap_or(Protocol::Sniff),
             target: TargetPort::Number(port.number),
         }),
-        connection_pool: listener.connection_pool.as_ref().or(spec.inbound_connection_pool.as_ref()),
-        named: Some(NamedPort { bind: bind.to_owned(), application: application(view, &listener.default_endpoint) }),
+        connection_pool: listener.connection_pool.as_ref().or(rule.spec.inbound_connection_pool.as_ref()),
+        named: Some(NamedPort {
+            bind: bind.to_owned(),
+            application: application(view, &listener.default_endpoint),
+            rule,
+        }),
     })
 }
 

@@ -25,14 +25,18 @@ use crate::{logging, signals, terminal};
 /// With a role (`sidecar`, `router`) there is no file: node, bootstrap and ports come from the environment that injection
 /// writes, as for Istio's agent.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
   mizzen proxy -c bootstrap.yaml
   mizzen proxy -c bootstrap.yaml --mode validate        only check the file
   mizzen proxy -c bootstrap.yaml --ca-address 127.0.0.1:15012 --ca-root root-cert.pem --token ./token --state-dir ./state
   mizzen proxy sidecar --domain default.svc.cluster.local                 in a pod
 
 On SIGTERM or Ctrl-C it stops accepting, lets requests finish for the drain time, and ends.
-Exit status: 0 ended as asked, 1 it could not start or the file is wrong (the reason is on stderr).")]
+Exit status: 0 ended as asked, 1 it could not start or the file is wrong (the reason is on stderr)."
+)]
 pub(crate) struct Proxy {
     #[command(subcommand)]
     role: Option<Role>,

@@ -1,7 +1,7 @@
 //! Listeners for calls to the workload beside a sidecar (reference: semantics 143 to 147).
 
 use mizzen_mesh::{Mesh, MtlsMode};
-use mizzen_proto::envoy::config::core::v3::TrafficDirection;
+use mizzen_proto::envoy::config::core::v3::{Metadata, TrafficDirection};
 use mizzen_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use mizzen_proto::envoy::config::route::v3::route::Action;
 use mizzen_proto::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
@@ -204,6 +204,7 @@ fn filter_chain(mesh: &Mesh, view: &ProxyView, what: &Inside<'_>, kind: &Kind) -
             application_protocols: tls::alpn(&kind.protocols),
             ..Default::default()
         }),
+        metadata: what.origin(),
         transport_socket: kind.mesh_tls.then(|| tls::server_socket(&tls::mesh_server(trust_domains(), protocols))),
         ..chain(filters)
     }
@@ -214,7 +215,12 @@ fn routes(what: &Inside<'_>) -> RouteConfiguration {
     let cluster = what.cluster();
     let operation = match what {
         Inside::Port(port) => {
-            let host = port.service.map(|service| service.key.host.as_str()).unwrap_or_default();
+            // Of a port that a Sidecar resource names, the resource.
+            let host = match (&port.named, port.service) {
+                (Some(named), _) => format!("{}.{}", named.rule.order.name, named.rule.order.namespace),
+                (None, Some(service)) => service.key.host.to_string(),
+                (None, None) => String::new(),
+            };
             format!("{host}:{}/*", port.service_port.number)
         }
         Inside::AnyPort => ":0/*".to_owned(),
@@ -260,6 +266,14 @@ fn routes(what: &Inside<'_>) -> RouteConfiguration {
 }
 
 impl Inside<'_> {
+    /// The resource that asked for the port.
+    fn origin(&self) -> Option<Metadata> {
+        let Self::Port(port) = self else { return None };
+        let order = &port.named.as_ref()?.rule.order;
+        let path = names::config_path("sidecar", &order.namespace, &order.name);
+        pb::metadata(&serde_json::json!({ "istio": { "config": path } }))
+    }
+
     fn service_port(&self) -> u16 {
         match self {
             Self::Port(port) => port.service_port.number,

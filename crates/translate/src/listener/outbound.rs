@@ -17,8 +17,8 @@ use super::http::{self, Routes, Side};
 use super::tcp::{self, Way};
 use super::{HANDSHAKE_TIMEOUT, access_log, chain, http_inspector, named, network_filter, plain_http, tls_inspector};
 use crate::cluster::is_sniffed;
-use crate::view::{Interception, ProxyView};
 use crate::imports::{self, Imported};
+use crate::view::{Interception, ProxyView};
 use crate::{names, pb};
 
 pub(super) fn listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
