@@ -18,6 +18,7 @@ mod http;
 mod kubernetes;
 mod metrics;
 mod node;
+mod places;
 mod progress;
 mod queue;
 mod run;

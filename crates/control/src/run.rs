@@ -26,6 +26,7 @@ use crate::kubernetes::authority::{CaSecrets, Held};
 use crate::kubernetes::leader::Leading;
 use crate::kubernetes::tokens::TokenReviewer;
 use crate::kubernetes::{KubernetesError, Leaders, Place};
+use crate::places::Places;
 use crate::session::Common;
 use crate::webhook::{self, Hooks, WebhookConfig};
 use crate::{http, serve};
@@ -75,12 +76,14 @@ pub struct KubernetesConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub connections: usize,
+    /// From one address that is not this machine's.
+    pub connections_of_address: usize,
     pub streams: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 10_000, streams: 10_000 }
+        Self { connections: 10_000, connections_of_address: 1_000, streams: 10_000 }
     }
 }
 
@@ -178,7 +181,7 @@ pub async fn run(
     let engine = tokio::spawn(Engine::new(shared.clone(), layers, queue, &events).run());
     let common = Common { events: events.clone(), metrics: shared.metrics.clone(), cache: shared.cache.clone() };
     let streams = Arc::new(Semaphore::new(config.limits.streams));
-    let places = Arc::new(Semaphore::new(config.limits.connections));
+    let places = Places::new(config.limits);
     let next = Arc::new(AtomicU64::new(1));
     let admission = |authenticator| {
         let (shared, common, streams, next) = (shared.clone(), common.clone(), streams.clone(), next.clone());

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,13 +14,14 @@ use mizzen_identity::tls::ServerConfigs;
 use mizzen_xds::server::Discovery;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::admission::Admission;
+use crate::places::{Place, Places};
 
 /// Connections that have been silent are probed this often; an unanswered probe ends them.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -32,7 +33,24 @@ const CALLS: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Limited<C> {
     connection: C,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// Who is at the other end.
+trait Remote {
+    fn address(&self) -> Option<IpAddr>;
+}
+
+impl Remote for TcpStream {
+    fn address(&self) -> Option<IpAddr> {
+        self.peer_addr().ok().map(|address| address.ip())
+    }
+}
+
+impl Remote for TlsConnection {
+    fn address(&self) -> Option<IpAddr> {
+        Some(self.remote_address().ip())
+    }
 }
 
 impl<C: Connected> Connected for Limited<C> {
@@ -102,19 +120,23 @@ fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + 
     ReceiverStream::new(connections)
 }
 
-/// Drops connections beyond the limit.
-fn limited<C: Send + 'static>(
+/// Drops connections beyond the limits.
+fn limited<C: Remote + Send + 'static>(
     connections: impl Stream<Item = io::Result<C>> + Send + 'static,
-    places: Arc<Semaphore>,
+    places: Places,
 ) -> impl Stream<Item = io::Result<Limited<C>>> + Send + 'static {
     connections.filter_map(move |connection| match connection {
-        Ok(connection) => match places.clone().try_acquire_owned() {
-            Ok(permit) => Some(Ok(Limited { connection, _permit: permit })),
-            Err(_) => {
-                tracing::warn!("a connection is closed because too many are open");
-                None
+        Ok(connection) => {
+            // Without an address it is gone already.
+            let address = connection.address()?;
+            match places.take(address) {
+                Ok(place) => Some(Ok(Limited { connection, _place: place })),
+                Err(full) => {
+                    tracing::warn!(%address, reason = %full, "a connection is closed");
+                    None
+                }
             }
-        },
+        }
         Err(error) => Some(Err(error)),
     })
 }
@@ -132,7 +154,7 @@ pub(crate) async fn plaintext(
     listener: TcpListener,
     admission: Arc<Admission>,
     signing: Option<SigningService>,
-    places: Arc<Semaphore>,
+    places: Places,
     end: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     server()
@@ -148,7 +170,7 @@ pub(crate) async fn secure(
     tls: ServerConfigs,
     admission: Arc<Admission>,
     signing: SigningService,
-    places: Arc<Semaphore>,
+    places: Places,
     end: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let connections = mizzen_identity::incoming::incoming(listener, tls);
