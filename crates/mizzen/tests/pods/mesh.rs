@@ -48,7 +48,7 @@ impl Mesh {
         crate::bed::run("ip", &format!("address add {CONTROL}/32 dev lo"));
         let pods = vec![Pod::new("client", 1), Pod::new("server", 2), Pod::new("outside", 3)];
         let issuer = Issuer::generate("test").unwrap();
-        let mut mesh = Self { folder, binary, pods, children: Vec::new(), said: Arc::default(), issuer: issuer };
+        let mut mesh = Self { folder, binary, pods, children: Vec::new(), said: Arc::default(), issuer };
         mesh.configure(setting, &sidecar);
         mesh.start_control();
         for name in ["client", "server"] {
