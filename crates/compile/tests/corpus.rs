@@ -20,11 +20,8 @@ use mizzen_snapshot::plan::{Draws, Explanation, Plan, explain, plan};
 use mizzen_snapshot::route::RequestView;
 
 /// Refusals that are right: what is not obeyed yet must not be ignored. Case, then the start of the refusal.
-const RIGHTLY_REFUSED: &[(&str, &str)] = &[
-    ("authorization", "LDS \"virtualInbound\""),
-    ("envoy-filter", "LDS \"virtualInbound\""),
-    ("traffic-policy", "CDS \"outbound|9080||ratings.default.svc.cluster.local\""),
-];
+const RIGHTLY_REFUSED: &[(&str, &str)] =
+    &[("authorization", "LDS \"virtualInbound\""), ("envoy-filter", "LDS \"virtualInbound\"")];
 
 fn corpus() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/istiod-xds");

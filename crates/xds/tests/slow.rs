@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_xds::client::{Authority, Config, Event, Subscription, start};
