@@ -64,6 +64,6 @@ pub(super) fn memory(_: &Place, report: &mut Report) -> anyhow::Result<()> {
         let control = resident("istio-system", name(&pod), 15014, "/metrics", "process_resident_memory_bytes")?;
         report.say("resident memory of the control plane", format!("{control:.1} MiB"));
     }
-    ensure!(most <= 20.0, "a sidecar takes {most:.1} MiB");
+    ensure!(most <= 30.0, "a sidecar takes {most:.1} MiB");
     Ok(())
 }

@@ -88,11 +88,12 @@ pub(super) fn registry_only(_: &Place, _: &mut Report) -> anyhow::Result<()> {
     eventually(Duration::from_secs(30), || call(&address)?.expect(200)).context("ALLOW_ANY")?;
     set_policy("REGISTRY_ONLY")?;
     eventually(Duration::from_secs(30), || call(&address)?.expect(502)).context("REGISTRY_ONLY")?;
-    let log = kubectl(&["logs", "-n", MESHED, "deploy/client", "-c", "istio-proxy", "--tail=20"])?;
-    ensure!(
-        log.contains("BlackHoleCluster") || log.contains("block_all"),
-        "the access log does not say why: {log:.2000}"
-    );
+    // Lines are written together, some time after.
+    eventually(Duration::from_secs(30), || {
+        let log = kubectl(&["logs", "-n", MESHED, "deploy/client", "-c", "istio-proxy", "--tail=20"])?;
+        ensure!(log.contains("BlackHoleCluster") || log.contains("block_all"), "the log does not say why: {log:.2000}");
+        Ok(())
+    })?;
     let entry = entry(&address);
     apply(&entry)?;
     eventually(Duration::from_secs(30), || call(&address)?.expect(200)).context("with a ServiceEntry")?;

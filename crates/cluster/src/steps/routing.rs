@@ -111,7 +111,7 @@ fn faults_and_mirror(sample: &str) -> anyhow::Result<()> {
         from_pod(MESHED, &["-H", "x-break: yes", details])?.expect(555)?;
         from_pod(MESHED, &[details])?.expect(200)?;
         let log = kubectl(&["logs", "-n", "ns2", "deploy/service2", "-c", "istio-proxy", "--tail=50"])?;
-        ensure!(log.contains("details.default-shadow"), "service2 got no copy of a call of details: {log:.2000}");
+        ensure!(log.contains("\"details.default:9080\""), "service2 got no copy of a call of details: {log:.2000}");
         Ok(())
     });
     delete(ABORT_AND_MIRROR)?;
