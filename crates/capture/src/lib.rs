@@ -2,7 +2,7 @@
 //!
 //! [`Options`] say what is wanted (the flags of Istio's `istio-iptables`). [`rules::plan`] makes a typed [`RuleSet`] of
 //! them without touching anything; [`nft`] and [`iptables`] write that down as text, [`netlink`] as messages for the
-//! kernel. [`apply`] puts it in force, replacing what an earlier run left, and [`probe`] checks with real connections.
+//! kernel. [`apply()`] puts it in force, replacing what an earlier run left, and [`probe`] checks with real connections.
 //!
 //! The programs `nft` and `ip` are not needed: the image has none. Deliberately not here: anything of the proxy's (it
 //! asks the kernel for the original destination by itself), and rules in other network namespaces than our own.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use crate::rules::{Action, Condition, Family, Hook, Kind, Routing, Rule, RuleSet, TABLE, Transport};
 
-/// The script. It replaces what an earlier run left, as [`crate::apply`] does.
+/// The script. It replaces what an earlier run left, as [`crate::apply()`] does.
 pub fn script(rules: &RuleSet) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
