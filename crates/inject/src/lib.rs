@@ -235,6 +235,10 @@ fn reapply(pod: &mut Value, job: &Job<'_>, added: &Value) -> (Vec<Value>, Vec<Va
                 && let Some(own) = own.as_object_mut()
             {
                 own.shift_remove("image");
+                // The API server says so of every image without a tag, before it is known which image it will be.
+                if own.get("imagePullPolicy").and_then(Value::as_str) == Some("Always") {
+                    own.shift_remove("imagePullPolicy");
+                }
             }
             // The templates' variables stand first, so that the user's may refer to them.
             let mut whole = container.clone();
