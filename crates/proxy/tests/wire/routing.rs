@@ -168,6 +168,33 @@ fn s13_hosts_are_matched_without_case_port_or_dot() {
 }
 
 #[test]
+fn s13_a_host_has_one_spelling_only() {
+    let mut world = World::to(echo());
+    world.host.domains = vec!["xn--bcher-kva.example".to_owned(), "[::1]".to_owned(), "shop.example".to_owned()];
+    world.handler.strip_port = true;
+    let proxy = Proxy::start(world.snapshot());
+    for (host, found) in [
+        ("xn--bcher-kva.example", true),
+        ("XN--BCHER-KVA.example:80", true),
+        ("b\u{fc}cher.example", false),
+        ("[::1]", true),
+        ("[::1]:9080", true),
+        ("[0:0::1]", false),
+        ("::1", false),
+        ("shop.example", true),
+        ("user@shop.example", false),
+        ("shop.example:80:80", false),
+        ("shop.example/x", false),
+        ("shop.example other.example", false),
+        ("%73hop.example", false),
+    ] {
+        let answer = proxy.client().send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).answer();
+        assert_eq!(answer.status == 200, found, "{host}: {}", answer.status);
+        assert!(found || [400, 404].contains(&answer.status), "{host}: {}", answer.status);
+    }
+}
+
+#[test]
 fn unused_parts_do_not_get_in_the_way() {
     let mut world = World::to(echo());
     world.routes.insert(0, {
