@@ -8,24 +8,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::steps::{Counts, cargo, check, repository};
+use crate::steps::Counts;
 
 /// What has not come about by then does not come about.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Builds it, and runs it from its start to Ctrl-C.
-pub(crate) fn run() -> anyhow::Result<Counts> {
-    let mut counts = check("release build", &mut cargo(&["build", "--quiet", "--release"]))?;
-    if counts.failed == 0 {
-        println!("--- demo");
-        let outcome = from_start_to_end();
-        match &outcome {
-            Ok(ready) => println!("--- demo: ok; the page was there after {:.1} s", ready.as_secs_f32()),
-            Err(error) => println!("--- demo: FAILED: {error:#}"),
-        }
-        counts.add(Counts::single("demo", outcome.is_ok()));
+/// Runs the release build `program` from its start to Ctrl-C.
+pub(crate) fn run(program: &Path) -> Counts {
+    println!("--- demo");
+    let outcome = from_start_to_end(program);
+    match &outcome {
+        Ok(ready) => println!("--- demo: ok; the page was there after {:.1} s", ready.as_secs_f32()),
+        Err(error) => println!("--- demo: FAILED: {error:#}"),
     }
-    Ok(counts)
+    Counts::single("demo", outcome.is_ok())
 }
 
 /// A running demo; what is left of it is killed.
@@ -44,13 +40,12 @@ impl Drop for Demo {
 }
 
 /// How long it took until the page was there.
-fn from_start_to_end() -> anyhow::Result<Duration> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+fn from_start_to_end(program: &Path) -> anyhow::Result<Duration> {
     let folder = std::env::temp_dir().join(format!("mizzen-xtask-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let begun = Instant::now();
-    let child = Command::new(target.join("release/mizzen"))
+    let child = Command::new(program)
         .args(["demo", "--name", "xtask-demo", "--gateway-port", &port.to_string(), "--dir"])
         .arg(folder.join("config"))
         .env("XDG_RUNTIME_DIR", &folder)
@@ -58,7 +53,7 @@ fn from_start_to_end() -> anyhow::Result<Duration> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .context("target/release/mizzen")?;
+        .with_context(|| program.display().to_string())?;
     let mut demo = Demo { child, folder };
     loop {
         if let Ok((200, page)) = get(port, "istio.k3s.local", "/productpage")

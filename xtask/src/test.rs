@@ -1,14 +1,16 @@
 //! `cargo xtask test`: the README's test command.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::bail;
 
-use crate::steps::{Counts, cargo, cargo_test, check, repository};
-use crate::{cluster, demo, envoy};
+use crate::steps::{Counts, cargo, cargo_test, check, repository, target};
+use crate::{cluster, demo, envoy, image};
 
-const STEPS: [&str; 5] = ["format", "clippy", "unit", "demo", "docs"];
+/// In this order: what is quickly said comes first.
+const STEPS: [&str; 6] = ["format", "clippy", "unit", "docs", "demo", "cluster"];
 
 /// Runs the named steps, or all; with `--cluster` those of a real cluster instead. True when nothing failed.
 pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
@@ -23,25 +25,64 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
         bail!("there is no step {unknown:?}; there are: {}", STEPS.join(", "));
     }
     let started = Instant::now();
+    let chosen = |step: &str| wanted.is_empty() || wanted.iter().any(|name| name == step);
     let mut total = Counts::default();
-    for step in STEPS.iter().filter(|step| wanted.is_empty() || wanted.iter().any(|name| name == *step)) {
-        total.add(match *step {
+    // Helm and kubectl come with the cluster, and other steps use them where they are there.
+    let local = if chosen("cluster") { cluster::Local::find() } else { Err("it was not asked for".to_owned()) };
+    let prepared = match &local {
+        Ok(local) => local.prepare().map(|bin| (local, bin)).map_err(|error| format!("{error:#}")),
+        Err(why) => Err(why.clone()),
+    };
+    // The program is linked statically where an image is made of it: one release build is enough.
+    let mut program = None;
+    for step in STEPS.into_iter().filter(|step| chosen(step)) {
+        total.add(match step {
             "format" => check("format", &mut cargo(&["fmt", "--all", "--check"]))?,
             "clippy" => check(
                 "clippy",
                 &mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
             )?,
-            "unit" => unit()?,
-            "demo" => demo::run()?,
+            "unit" => unit(prepared.as_ref().ok().map(|(_, bin)| *bin))?,
             "docs" => check(
                 "docs",
                 cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
                     .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
             )?,
+            "demo" => release(prepared.is_ok(), &mut program)?.map_or_else(|counts| counts, demo::run),
+            "cluster" => match &prepared {
+                Err(why) => Counts { skipped: vec![format!("cluster: {why}")], ..Counts::default() },
+                Ok((local, _)) => match release(true, &mut program)? {
+                    Ok(program) => local.step(program, started),
+                    Err(failed) => failed,
+                },
+            },
             other => bail!("step {other} is not wired"),
         });
     }
     Ok(summary(&total, started))
+}
+
+/// The release build, made once and kept in `built`; or the failed step that it is.
+fn release(fixed: bool, built: &mut Option<PathBuf>) -> anyhow::Result<Result<&Path, Counts>> {
+    if built.is_none() {
+        let began = Instant::now();
+        println!("--- release build");
+        let program = if fixed {
+            image::build("release")
+        } else {
+            let status = cargo(&["build", "--quiet", "--release", "--package", "mizzen"]).status()?;
+            if status.success() { Ok(target().join("release/mizzen")) } else { Err(anyhow::anyhow!("{status}")) }
+        };
+        match program {
+            Ok(program) => *built = Some(program),
+            Err(error) => {
+                println!("--- release build: FAILED: {error:#}");
+                return Ok(Err(Counts::single("release build", false)));
+            }
+        }
+        println!("--- release build: ok in {:.0} s", began.elapsed().as_secs_f32());
+    }
+    Ok(built.as_deref().ok_or_else(Counts::default))
 }
 
 /// Prints what was found; true when nothing failed.
@@ -57,13 +98,18 @@ fn summary(total: &Counts, started: Instant) -> bool {
     total.failed == 0
 }
 
-/// Unit, scenario and end-to-end tests of every crate; a stock Envoy judges where it can be installed.
-fn unit() -> anyhow::Result<Counts> {
+/// Unit, scenario and end-to-end tests of every crate; a stock Envoy judges where it can be installed. `bin` has helm and kubectl.
+fn unit(bin: Option<&Path>) -> anyhow::Result<Counts> {
     let skip_log = repository().join("target/skipped.txt");
     fs::create_dir_all(repository().join("target"))?;
     fs::remove_file(&skip_log).ok();
     let mut command = cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]);
     command.args(["--", "--format=pretty"]).env("MIZZEN_SKIP_LOG", &skip_log);
+    // The steps on a cluster are a step of their own.
+    command.env("MIZZEN_CLUSTER", "elsewhere");
+    if let Some(bin) = bin {
+        command.env("PATH", cluster::path_with(bin));
+    }
     match envoy::install() {
         Ok(path) => {
             command.env("MIZZEN_ENVOY", path);

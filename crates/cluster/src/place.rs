@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use mizzen_testing::repository;
 
@@ -17,6 +18,8 @@ pub struct Place {
     /// Image of the program, as the charts' `global.hub`, `global.tag`.
     pub hub: String,
     pub tag: String,
+    /// No step begins later than this after the first (`MIZZEN_CLUSTER_SECONDS`).
+    pub time: Option<Duration>,
 }
 
 impl Place {
@@ -37,6 +40,7 @@ impl Place {
             samples,
             hub: variable("MIZZEN_HUB").unwrap_or_else(|| "docker.io/mizzen".to_owned()),
             tag: variable("MIZZEN_TAG").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+            time: variable("MIZZEN_CLUSTER_SECONDS").and_then(|number| number.parse().ok()).map(Duration::from_secs),
         })
     }
 

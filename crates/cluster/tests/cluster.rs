@@ -9,6 +9,10 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == load::COMMAND) {
         return load::client(&arguments[1..]);
     }
+    if std::env::var_os("MIZZEN_CLUSTER").is_some_and(|value| value == "elsewhere") {
+        // `cargo xtask test` runs and counts the steps by themselves.
+        return ExitCode::SUCCESS;
+    }
     match Place::find() {
         Ok(place) => {
             if run::run(&place, &steps::all(), &arguments) {

@@ -4,21 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::steps::{cargo, repository};
+use crate::steps::{self, cargo};
 
 /// Builds the program so that it needs no library of the machine that runs it.
 pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     // With a target named, the flag is not given to build scripts and macros, which cannot be static.
-    let status = cargo(&["build", "--package", "mizzen", "--profile", profile, "--target", &target])
+    let status = cargo(&["build", "--quiet", "--package", "mizzen", "--profile", profile, "--target", &target])
         .env(variable, "-C target-feature=+crt-static")
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "the program does not build");
-    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let profile = if profile == "dev" { "debug" } else { profile };
-    Ok(folder.join(target).join(profile).join("mizzen"))
+    Ok(steps::target().join(target).join(profile).join("mizzen"))
 }
 
 /// An ELF program that names no loader. The image has none.
