@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 use crate::yaml::{Key, MAX_DEPTH, MAX_NODES, Mark, Node, Value};
 
@@ -70,9 +71,22 @@ impl Document {
         self.root.get("metadata")?.get(field)?.as_str()
     }
 
+    /// A whole number of `metadata`.
+    pub fn metadata_number(&self, field: &str) -> Option<i64> {
+        match self.root.get("metadata")?.get(field)?.value {
+            Value::Int(number, _) => Some(number),
+            _ => None,
+        }
+    }
+
     /// A text field of the object itself.
     pub fn field(&self, field: &str) -> Option<&str> {
         self.root.get(field)?.as_str()
+    }
+
+    /// What one field of the object says, as it came.
+    pub fn part(&self, field: &str) -> Option<Part<'_>> {
+        self.root.get(field).map(Part)
     }
 
     /// Whether the object has a field that is neither null nor an empty map or list.
@@ -89,6 +103,26 @@ impl Document {
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::deserialize(deserializer, Keep::All)
+    }
+}
+
+/// A part of an object, to be written down again.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'d>(&'d Node);
+
+impl Serialize for Part<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0.value {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(flag, _) => serializer.serialize_bool(*flag),
+            Value::Int(number, _) => serializer.serialize_i64(*number),
+            Value::Float(number, _) => serializer.serialize_f64(*number),
+            Value::String(text) => serializer.serialize_str(text),
+            Value::Sequence(items) => serializer.collect_seq(items.iter().map(Part)),
+            Value::Mapping(entries) => {
+                serializer.collect_map(entries.iter().map(|(key, value)| (&*key.name, Part(value))))
+            }
+        }
     }
 }
 

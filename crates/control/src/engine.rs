@@ -18,6 +18,7 @@ use rpds::RedBlackTreeMapSync;
 use tokio::sync::{mpsc, watch};
 
 use crate::audience::{Extent, Indirect, Touch};
+use crate::blame::Blame;
 use crate::cache::Cache;
 use crate::debounce::Debounce;
 use crate::metrics::Metrics;
@@ -126,6 +127,7 @@ pub(crate) struct Engine {
     /// To itself, from work that it hands away.
     back: mpsc::WeakUnboundedSender<Event>,
     slots: BTreeMap<StreamId, Arc<Slot>>,
+    blame: Blame,
     layers: Layers,
     /// Sources that have not told anything yet.
     awaited: Vec<Layer>,
@@ -148,6 +150,7 @@ impl Engine {
             events,
             back: back.downgrade(),
             slots: BTreeMap::new(),
+            blame: Blame::default(),
             layers: if sources.len() > 1 { Layers::both() } else { Layers::default() },
             awaited: sources,
             debounce: Debounce::new(),
@@ -279,14 +282,15 @@ impl Engine {
         }
     }
 
-    fn observed(&self, id: StreamId, event: &Observed) {
+    fn observed(&mut self, id: StreamId, event: &Observed) {
         let mut status = self.shared.status();
         let Some(proxy) = status.proxies.get_mut(&id) else { return };
         proxy.observe(event, SystemTime::now());
         let node = &proxy.node.name;
         match event {
             Observed::Refused { kind, message, .. } => {
-                self.shared.progress().refused(id);
+                let blamed = self.blame.of(*kind, message, &self.shared.objects.load_full());
+                self.shared.progress().refused(id, blamed);
                 tracing::warn!(%node, %kind, reason = ?message, "proxy refused a resource; its last good version stays in force");
             }
             Observed::Unanswered { kind, .. } => tracing::warn!(%node, %kind, "proxy does not answer"),

@@ -1,6 +1,6 @@
 //! What the control plane writes to Kubernetes, and asks of it.
 //!
-//! Every replica checks tokens ([`tokens`]), follows the certificate authority's Secrets ([`authority`]) and tells the others
+//! Every replica checks tokens ([`tokens`]), asks what gateways may read ([`permissions`]), follows the certificate authority's Secrets ([`authority`]) and tells the others
 //! how far its proxies are ([`replicas`]). All other writing is done by one replica at a time, the [`leader`]: the mesh's roots in every namespace ([`roots`]), the bundles
 //! of the webhooks ([`webhooks`]) and the status of configuration objects ([`status`]).
 //!
@@ -11,6 +11,7 @@ pub(crate) mod authority;
 mod fake;
 pub(crate) mod leader;
 pub(crate) mod objects;
+pub(crate) mod permissions;
 pub(crate) mod replicas;
 pub(crate) mod roots;
 pub(crate) mod status;
@@ -26,6 +27,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use mizzen_config::Kind;
+use mizzen_sources::kubernetes::Statuses;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -166,16 +168,23 @@ impl Leaders {
     }
 
     /// Takes part, and does a leader's work while this replica is one. Ends with `stop`, after leaderships are given back.
-    pub(crate) async fn run(self, place: Place, shared: Arc<Shared>, roots: Roots, stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self,
+        place: Place,
+        shared: Arc<Shared>,
+        statuses: Statuses,
+        roots: Roots,
+        stop: watch::Receiver<bool>,
+    ) {
         let reports = replicas::report(place.clone(), shared.clone(), stop.clone());
         let of_mesh = {
             let (place, roots) = (place.clone(), roots.clone());
             while_leading(self.mesh.leading(), move |leading| {
-                let (place, roots, shared) = (place.clone(), roots.clone(), shared.clone());
+                let (place, roots, shared, statuses) = (place.clone(), roots.clone(), shared.clone(), statuses.clone());
                 async move {
                     tokio::join!(
                         roots::distribute(place.clone(), roots, leading.clone()),
-                        status::write(place, shared, leading),
+                        status::write(place, shared, statuses, leading),
                     );
                 }
             })

@@ -8,8 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod audience;
+mod blame;
 mod cache;
 mod content;
 mod debounce;

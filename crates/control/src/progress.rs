@@ -4,7 +4,9 @@
 //! generation; a proxy with the first revision that it has not worked its way through. Every revision before that one is in
 //! force there, and with it every object that came with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mizzen_types::ObjectKey;
@@ -33,11 +35,44 @@ struct Arrival {
 struct Proxy {
     /// Revisions that it has been told, or is to be told, and has not taken over.
     lag: Option<Span>,
-    /// Revisions in which it refused something, until it refuses nothing any more.
-    refused: Vec<Span>,
+    /// What it refused, until it refuses nothing any more.
+    refused: Vec<Refusal>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Proxy {
+    /// Whether it is being told everything for the first time.
+    fn is_loading(&self) -> bool {
+        self.lag.is_some_and(|lag| lag.first <= 1)
+    }
+}
+
+/// The objects that a refusal is about, where its words tell; else it may be about any.
+pub(crate) type Blamed = Option<Arc<HashSet<ObjectKey>>>;
+
+/// Something of these revisions was refused.
+#[derive(Debug)]
+struct Refusal {
+    span: Span,
+    blamed: Blamed,
+}
+
+impl Refusal {
+    fn is_of(&self, key: &ObjectKey, revision: u64) -> bool {
+        self.span.holds(revision) && self.blamed.as_ref().is_none_or(|blamed| blamed.contains(key))
+    }
+
+    /// Takes in another one: what is about any object stays so.
+    fn merge(&mut self, span: Span, blamed: Blamed) {
+        self.span = Span { first: self.span.first.min(span.first), last: span.last };
+        self.blamed = match (self.blamed.take(), blamed) {
+            (Some(mine), Some(other)) if Arc::ptr_eq(&mine, &other) => Some(mine),
+            (Some(mine), Some(other)) => Some(Arc::new(mine.union(&other).cloned().collect())),
+            _ => None,
+        };
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Span {
     first: u64,
     last: u64,
@@ -49,7 +84,7 @@ impl Span {
     }
 }
 
-/// Spans of refusals kept apart per proxy; beyond it they become one.
+/// Refusals kept apart per proxy; beyond it they become one.
 const REFUSALS: usize = 8;
 
 /// On how many proxies an object is in force.
@@ -113,16 +148,13 @@ impl Progress {
     }
 
     /// A proxy has refused something of what it is being told.
-    pub(crate) fn refused(&mut self, id: StreamId) {
+    pub(crate) fn refused(&mut self, id: StreamId, blamed: Blamed) {
         let Some(proxy) = self.proxies.get_mut(&id) else { return };
-        let Some(lag) = proxy.lag else { return };
+        let Some(span) = proxy.lag else { return };
         let full = proxy.refused.len() >= REFUSALS;
         match proxy.refused.last_mut() {
-            Some(before) if full || before.last >= lag.first => {
-                before.first = before.first.min(lag.first);
-                before.last = lag.last;
-            }
-            _ => proxy.refused.push(lag),
+            Some(before) if full || before.span.last >= span.first => before.merge(span, blamed),
+            _ => proxy.refused.push(Refusal { span, blamed }),
         }
     }
 
@@ -139,13 +171,13 @@ impl Progress {
     /// On how many proxies this generation of an object is in force; `None` while it has not come.
     pub(crate) fn count(&self, key: &ObjectKey, generation: i64) -> Option<Count> {
         let arrival = self.objects.get(key).filter(|arrival| arrival.generation == generation)?;
-        Some(self.count_of(arrival))
+        Some(self.count_of(key, arrival))
     }
 
-    fn count_of(&self, arrival: &Arrival) -> Count {
+    fn count_of(&self, key: &ObjectKey, arrival: &Arrival) -> Count {
         let mut count = Count { of: self.proxies.len(), ..Count::default() };
         for proxy in self.proxies.values() {
-            let refused = proxy.refused.iter().any(|span| span.holds(arrival.revision));
+            let refused = proxy.refused.iter().any(|refusal| refusal.is_of(key, arrival.revision));
             let told = proxy.lag.is_none_or(|lag| arrival.revision < lag.first);
             count.refused += usize::from(refused);
             count.on += usize::from(told && !refused);
@@ -153,13 +185,26 @@ impl Progress {
         count
     }
 
+    /// Who is there and refuses what: the same as long as no count becomes another by it.
+    pub(crate) fn census(&self) -> Census {
+        let mut hasher = DefaultHasher::new();
+        for (id, proxy) in &self.proxies {
+            for refusal in &proxy.refused {
+                let blamed = refusal.blamed.as_ref().map(|blamed| blamed.iter().collect::<BTreeSet<_>>());
+                (id.0, refusal.span, blamed).hash(&mut hasher);
+            }
+        }
+        let loading = self.proxies.values().filter(|proxy| proxy.is_loading()).count();
+        Census { proxies: self.proxies.len(), loading, refusals: hasher.finish() }
+    }
+
     /// What other replicas are told of this one's proxies.
     pub(crate) fn report(&self, now: Instant) -> Report {
-        let loading = self.proxies.values().filter(|proxy| proxy.lag.is_some_and(|lag| lag.first <= 1)).count();
+        let loading = self.proxies.values().filter(|proxy| proxy.is_loading()).count();
         let mut report = Report { proxies: self.proxies.len(), loading, ..Report::default() };
         // Before this revision everything is in force on all that are not loading, and need not be looked at one by one.
         let lags = self.proxies.values().filter_map(|proxy| proxy.lag.map(|lag| lag.first)).filter(|first| *first > 1);
-        let refusals = self.proxies.values().flat_map(|proxy| proxy.refused.iter().map(|span| span.first));
+        let refusals = self.proxies.values().flat_map(|proxy| proxy.refused.iter().map(|refusal| refusal.span.first));
         let open = lags.chain(refusals).min().unwrap_or(u64::MAX);
         for (key, arrival) in &self.objects {
             if arrival.revision < open && now.saturating_duration_since(arrival.at) > RECENT {
@@ -169,7 +214,7 @@ impl Progress {
                 report.partial = true;
                 break;
             }
-            let count = self.count_of(arrival);
+            let count = self.count_of(key, arrival);
             report.objects.insert(key.to_string(), (arrival.generation, count.on, count.refused));
         }
         report
@@ -206,6 +251,37 @@ impl Report {
             None if self.partial || seen < SEEN_EVERYWHERE => Count { of, ..Count::default() },
             None => Count { on: of.saturating_sub(self.loading), of, refused: 0 },
         }
+    }
+}
+
+/// Who is there, over all replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Census {
+    proxies: usize,
+    loading: usize,
+    /// Digest of all refusals.
+    refusals: u64,
+}
+
+impl Census {
+    /// Together with those of another replica.
+    pub(crate) fn with(self, report: &Report) -> Self {
+        let mut hasher = DefaultHasher::new();
+        self.refusals.hash(&mut hasher);
+        // What is listed is mostly new and on its way: only refusals stay.
+        for (key, (generation, _, refused)) in report.objects.iter().filter(|(_, (_, _, refused))| *refused > 0) {
+            (key, generation, refused).hash(&mut hasher);
+        }
+        Self {
+            proxies: self.proxies + report.proxies,
+            loading: self.loading + report.loading,
+            refusals: hasher.finish(),
+        }
+    }
+
+    /// Whether proxies are being told everything for the first time.
+    pub(crate) const fn is_loading(&self) -> bool {
+        self.loading > 0
     }
 }
 
@@ -284,7 +360,7 @@ mod tests {
         progress.changed(&key("x"), 2);
         progress.applied(Some(2), Instant::now());
         progress.concerns(A, 2);
-        progress.refused(A);
+        progress.refused(A, None);
         progress.settled(A, 2, false);
         check(&progress, "x", 2, Some((1, 2, 1)));
         check(&progress, "y", 1, Some((2, 2, 0)));
@@ -297,6 +373,29 @@ mod tests {
         check(&progress, "x", 2, Some((1, 2, 1)));
         progress.settled(A, 3, true);
         check(&progress, "x", 2, Some((2, 2, 0)));
+    }
+
+    #[test]
+    fn a_refusal_on_the_first_load_is_of_what_it_names() {
+        let mut progress = settled();
+        let before = progress.census();
+        let c = StreamId(3);
+        progress.connected(c, 1);
+        assert!(progress.census().is_loading());
+        progress.refused(c, Some(Arc::new([key("x")].into())));
+        progress.settled(c, 1, false);
+        check(&progress, "x", 1, Some((2, 3, 1)));
+        check(&progress, "y", 1, Some((3, 3, 0)));
+        assert_ne!(progress.census(), before);
+        // A second one is about both, and one that names nothing is about any.
+        progress.concerns(c, 1);
+        progress.refused(c, Some(Arc::new([key("z")].into())));
+        check(&progress, "x", 1, Some((2, 3, 1)));
+        progress.refused(c, None);
+        progress.settled(c, 1, false);
+        check(&progress, "y", 1, Some((2, 3, 1)));
+        progress.gone(c);
+        assert_eq!(progress.census(), before);
     }
 
     #[test]
@@ -335,7 +434,7 @@ mod tests {
         let mut progress = settled();
         for revision in 2..100 {
             progress.concerns(A, revision);
-            progress.refused(A);
+            progress.refused(A, None);
             progress.settled(A, revision, false);
         }
         assert!(progress.proxies[&A].refused.len() <= REFUSALS);

@@ -14,6 +14,7 @@ use mizzen_identity::incoming::{control_plane_tls, webhook_tls};
 use mizzen_identity::service::SigningService;
 use mizzen_identity::token::{TokenError, Verifier};
 use mizzen_identity::{Authenticator, Authority, Secrets, SharedAuthority};
+use mizzen_sources::kubernetes::Statuses;
 use mizzen_sources::{Batch, FileSource, KubernetesSource, Layer, SourceError};
 use mizzen_types::TrustDomain;
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ use crate::admission::Admission;
 use crate::engine::{Engine, Event, Shared};
 use crate::kubernetes::authority::{CaSecrets, Held};
 use crate::kubernetes::leader::Leading;
+use crate::kubernetes::permissions::Permissions;
 use crate::kubernetes::tokens::TokenReviewer;
 use crate::kubernetes::{KubernetesError, Leaders, Place};
 use crate::places::Places;
@@ -179,7 +181,9 @@ pub async fn run(
     let (events, queue) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
     let engine = tokio::spawn(Engine::new(shared.clone(), layers, queue, &events).run());
-    let common = Common { events: events.clone(), metrics: shared.metrics.clone(), cache: shared.cache.clone() };
+    let permissions = place.as_ref().map(|place| Arc::new(Permissions::new(place.client.clone())));
+    let common =
+        Common { events: events.clone(), metrics: shared.metrics.clone(), cache: shared.cache.clone(), permissions };
     let streams = Arc::new(Semaphore::new(config.limits.streams));
     let places = Places::new(config.limits);
     let next = Arc::new(AtomicU64::new(1));
@@ -206,8 +210,10 @@ pub async fn run(
     if let Some((source, first)) = files {
         sources.spawn(watch_files(source, first, events.clone()));
     }
+    let mut statuses = Statuses::default();
     if let Some(place) = &place {
         let source = KubernetesSource::watch(&place.client, &place.watched());
+        statuses = source.statuses();
         sources.spawn(watch_kubernetes(source, events.clone()));
     }
     if let (Some((listener, _)), Some(webhook)) = (webhooks, &config.webhook) {
@@ -229,7 +235,7 @@ pub async fn run(
     let leaders = place.as_ref().map(Leaders::new);
     let following = identity.follow_secrets(leaders.as_ref().map(Leaders::of_mesh));
     if let (Some(leaders), Some(place)) = (&leaders, place) {
-        let work = leaders.clone().run(place, shared.clone(), identity.roots.subscribe(), stopped.clone());
+        let work = leaders.clone().run(place, shared.clone(), statuses, identity.roots.subscribe(), stopped.clone());
         tasks.spawn(async move {
             work.await;
             ("the leader's work", Ok(()))

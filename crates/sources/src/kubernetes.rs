@@ -9,6 +9,7 @@
 
 mod kinds;
 mod state;
+mod statuses;
 mod watch;
 mod watched;
 
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::state::Batch;
 use kinds::KINDS;
 use state::{State, Told};
+pub use statuses::{ShownStatus, StatusFollower, Statuses};
 
 /// What of an API server is watched, and how patiently.
 #[derive(Debug, Clone)]
@@ -59,6 +61,7 @@ const AT_ONCE: usize = 256;
 pub struct KubernetesSource {
     state: State,
     told: mpsc::Receiver<(usize, Told)>,
+    statuses: Statuses,
     /// Dropping it ends the watches.
     _watches: JoinSet<()>,
 }
@@ -69,10 +72,17 @@ impl KubernetesSource {
         let (out, told) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
         let outage = watch::Outage::default();
+        let statuses = Statuses::default();
         for (index, kind) in KINDS.iter().enumerate() {
-            watches.spawn(watch::watch(client.clone(), index, kind, options.clone(), out.clone(), outage.clone()));
+            let told = watch::Out { index, told: out.clone(), statuses: statuses.clone() };
+            watches.spawn(watch::watch(client.clone(), kind, options.clone(), told, outage.clone()));
         }
-        Self { state: State::new(KINDS.iter().map(|kind| kind.kind)), told, _watches: watches }
+        Self { state: State::new(KINDS.iter().map(|kind| kind.kind)), told, statuses, _watches: watches }
+    }
+
+    /// The statuses of Istio's objects, as the same watches show them.
+    pub fn statuses(&self) -> Statuses {
+        self.statuses.clone()
     }
 
     /// Waits until every kind that the API server has was listed, and says what is there. What was waited for is

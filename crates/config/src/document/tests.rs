@@ -84,3 +84,12 @@ fn the_mesh_configuration_of_a_cluster_is_found() {
     let of_revision = read_object("v1", "ConfigMap", &document(&text.replace("\"istio\"", "\"istio-canary\"")));
     assert_eq!(of_revision.objects[0].key, parsed.objects[0].key);
 }
+
+#[test]
+fn a_part_is_written_as_it_came() {
+    let text = r#"{"status":{"a":[1,-2,1.5,true,null,"x \"y\""],"b":{}},"spec":{}}"#;
+    let document: Document = serde_json::from_str(text).unwrap();
+    let part = serde_json::to_string(&document.part("status").unwrap()).unwrap();
+    assert_eq!(part, r#"{"a":[1,-2,1.5,true,null,"x \"y\""],"b":{}}"#);
+    assert!(document.part("other").is_none());
+}

@@ -132,6 +132,9 @@ impl Fake {
         {
             return respond(code, &answer);
         }
+        if let ["apis", group, version] = *path.trim_matches('/').split('/').collect::<Vec<_>>() {
+            return respond(200, &served(group, version));
+        }
         if head.method == Method::GET && query.contains("watch=true") {
             return self.watch(path, query);
         }
@@ -326,6 +329,14 @@ pub(crate) fn failure(code: u16, message: &str) -> (u16, Value) {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message,
         "reason": reason});
     (code, status)
+}
+
+/// The kinds of a group: of those that are asked for, VirtualServices.
+fn served(group: &str, version: &str) -> Value {
+    let rule = json!({"name": "virtualservices", "singularName": "virtualservice", "namespaced": true,
+        "kind": "VirtualService", "verbs": ["list", "watch"]});
+    let resources = if (group, version) == ("networking.istio.io", "v1") { vec![rule] } else { Vec::new() };
+    json!({"kind": "APIResourceList", "groupVersion": format!("{group}/{version}"), "resources": resources})
 }
 
 fn respond(code: u16, answer: &Value) -> Answer {

@@ -4,26 +4,25 @@
 //! rate, and nothing that stands there already. `docs/status.md` describes the conditions to users.
 
 mod decide;
-mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::ApiResource;
+use mizzen_sources::kubernetes::{ShownStatus, Statuses};
 use mizzen_types::{Finding, ObjectKey};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 use super::leader::Leading;
-use super::objects::{Shown, Work, in_time, sleep_until};
+use super::objects::{Work, in_time, sleep_until};
 use super::replicas::Others;
 use super::{FIELD_MANAGER, Place};
 use crate::engine::Shared;
-use crate::progress::{Count, SEEN_EVERYWHERE};
+use crate::progress::{Census, Count, SEEN_EVERYWHERE};
 use decide::{InForce, Known};
 
 /// At most 50 a second.
@@ -39,25 +38,22 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// How often it is looked for what replicas left behind.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// An object as the API server has it, without what it says.
-#[derive(Debug, Clone)]
-struct Entry {
-    generation: i64,
-    version: String,
-    status: Value,
-}
+/// How often it is looked whether proxies have come, gone, or changed their answers since everything was counted. When they
+/// have, and have rested for so long, what is in force is counted again.
+const RECOUNT: Duration = Duration::from_secs(5);
+/// Counting again writes at most 10 a second, so that a change of scale in a large mesh costs the API server little.
+const RECOUNT_PACE: Duration = Duration::from_millis(100);
 
 /// Writes statuses while this replica leads.
-pub(crate) async fn write(place: Place, shared: Arc<Shared>, leading: Leading) {
-    let mut events = watch::watch(&place.client);
+pub(crate) async fn write(place: Place, shared: Arc<Shared>, statuses: Statuses, leading: Leading) {
+    let follower = statuses.follow();
     let mut news = shared.news.subscribe();
     let others = Others::new(&place);
     let mut writer = Writer {
         place,
         shared,
         leading,
-        resources: BTreeMap::new(),
-        shown: BTreeMap::new(),
+        statuses,
         since: HashMap::new(),
         wrote: HashMap::new(),
         read: None,
@@ -65,10 +61,14 @@ pub(crate) async fn write(place: Place, shared: Arc<Shared>, leading: Leading) {
         open: BTreeSet::new(),
         work: Work::new(PACE),
         others,
+        counted: None,
+        resting: None,
+        recounted: Instant::now(),
     };
     let mut gather = Some(Instant::now());
     let mut reports = std::pin::pin!(writer.others.watch());
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut recount = tokio::time::interval(RECOUNT);
     loop {
         tokio::select! {
             event = reports.next() => {
@@ -79,10 +79,8 @@ pub(crate) async fn write(place: Place, shared: Arc<Shared>, leading: Leading) {
             _ = sweep.tick() => if writer.leading.now() {
                 writer.others.sweep(Instant::now()).await;
             },
-            event = events.recv() => match event {
-                Some((resource, event)) => writer.seen(&resource, event),
-                None => return,
-            },
+            _ = recount.tick() => writer.recount(Instant::now()),
+            touched = follower.touched() => writer.seen(touched, Instant::now()),
             changed = news.changed(), if gather.is_none() => {
                 if changed.is_err() {
                     return;
@@ -103,9 +101,8 @@ struct Writer {
     place: Place,
     shared: Arc<Shared>,
     leading: Leading,
-    /// How a kind is called by the API server.
-    resources: BTreeMap<Arc<str>, ApiResource>,
-    shown: BTreeMap<Arc<str>, Shown<Entry>>,
+    /// Objects as the API server has them, without what they say.
+    statuses: Statuses,
     /// Which generation of an object was seen first when.
     since: HashMap<ObjectKey, (i64, Instant)>,
     /// Digest of what was written last.
@@ -117,23 +114,23 @@ struct Writer {
     open: BTreeSet<ObjectKey>,
     work: Work<ObjectKey>,
     others: Others,
+    /// Who was there when everything was counted last, …
+    counted: Option<Census>,
+    /// … and when it was looked last.
+    resting: Option<Census>,
+    /// When everything that was to be written for the last counting is written.
+    recounted: Instant,
 }
 
 impl Writer {
     /// Takes in what the API server says.
-    fn seen(&mut self, resource: &ApiResource, event: kube::runtime::watcher::Event<DynamicObject>) {
-        let kind: Arc<str> = resource.kind.as_str().into();
-        self.resources.entry(kind.clone()).or_insert_with(|| resource.clone());
-        let shown = self.shown.entry(kind.clone()).or_default();
-        let now = Instant::now();
-        for (namespace, name) in shown.take(event, read) {
-            let key =
-                ObjectKey { kind: kind.clone(), namespace: namespace.as_str().into(), name: name.as_str().into() };
-            match shown.get(&(namespace, name)) {
-                Some(entry) => {
-                    let since = self.since.entry(key.clone()).or_insert((entry.generation, now));
-                    if since.0 != entry.generation {
-                        *since = (entry.generation, now);
+    fn seen(&mut self, touched: BTreeSet<ObjectKey>, now: Instant) {
+        for key in touched {
+            match self.statuses.get(&key) {
+                Some(ShownStatus { generation, .. }) => {
+                    let since = self.since.entry(key.clone()).or_insert((generation, now));
+                    if since.0 != generation {
+                        *since = (generation, now);
                     }
                     self.work.add(key, now);
                 }
@@ -143,6 +140,32 @@ impl Writer {
                     self.open.remove(&key);
                 }
             }
+        }
+    }
+
+    /// Counts everything again that said where it is in force, if that has become another number.
+    fn recount(&mut self, now: Instant) {
+        if now < self.recounted || !self.others.are_known() || !self.leading.now() {
+            return;
+        }
+        let census = self.others.reports(now).fold(self.shared.progress().census(), Census::with);
+        let rests = self.resting.as_ref() == Some(&census);
+        let known = self.counted.as_ref() == Some(&census);
+        self.resting = Some(census.clone());
+        // While proxies load, the numbers are others in a moment.
+        if known || !rests || census.is_loading() {
+            return;
+        }
+        self.counted = Some(census);
+        for key in self.statuses.keys() {
+            let Some(shown) = self.statuses.get(&key).filter(|_| !self.open.contains(&key)) else { continue };
+            let since = self.since.get(&key).map_or(now, |(_, since)| *since);
+            let in_force = self.in_force(&key, shown.generation, now, since);
+            if matches!(in_force, InForce::Nothing) || decide::says(&shown.status, in_force) {
+                continue;
+            }
+            self.work.add_later(key, self.recounted.max(now));
+            self.recounted = self.recounted.max(now) + RECOUNT_PACE;
         }
     }
 
@@ -178,12 +201,12 @@ impl Writer {
     async fn next(&mut self) {
         let now = Instant::now();
         let Some(key) = self.work.take(now) else { return };
-        let Some(patch) = self.look(&key, now) else { return };
-        let Some(resource) = self.resources.get(&key.kind) else { return };
+        let Some(shown) = self.statuses.get(&key) else { return };
+        let Some(patch) = self.look(&key, &shown, now) else { return };
         if !self.leading.now() {
             return;
         }
-        let api = Api::<DynamicObject>::namespaced_with(self.place.client.clone(), &key.namespace, resource);
+        let api = Api::<DynamicObject>::namespaced_with(self.place.client.clone(), &key.namespace, &shown.resource);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let outcome = in_time(api.patch_status(&key.name, &params, &Patch::Merge(&patch))).await;
         let now = Instant::now();
@@ -202,9 +225,8 @@ impl Writer {
     }
 
     /// What has to be written for an object, if anything; else notes whether and when to look again.
-    fn look(&mut self, key: &ObjectKey, now: Instant) -> Option<Value> {
-        let name = (key.namespace.to_string(), key.name.to_string());
-        let entry = self.shown.get(&key.kind)?.get(&name)?;
+    fn look(&mut self, key: &ObjectKey, shown: &ShownStatus, now: Instant) -> Option<Value> {
+        let before: Value = serde_json::from_str(&shown.status).unwrap_or_default();
         if !self.others.are_known() {
             self.open.insert(key.clone());
             return None;
@@ -212,9 +234,9 @@ impl Writer {
         let since = self.since.get(key).map_or(now, |(_, since)| *since);
         let findings = self.findings.get(key).map(Vec::as_slice).unwrap_or_default();
         let known = Known {
-            generation: entry.generation,
+            generation: shown.generation,
             findings,
-            in_force: self.in_force(key, entry.generation, now, since),
+            in_force: self.in_force(key, shown.generation, now, since),
         };
         self.open.remove(key);
         let mut again = None;
@@ -231,6 +253,8 @@ impl Writer {
                 }
                 Duration::ZERO
             }
+            // Proxies that have come since are told before they serve; they are counted when they have been.
+            (false, InForce::Newest(count)) if count.refused == 0 && known.was_in_force(&before) => Duration::ZERO,
             (false, InForce::Newest(_)) => {
                 self.open.insert(key.clone());
                 // Then all replicas must have seen it; nothing else may tell us to look again.
@@ -247,7 +271,7 @@ impl Writer {
         if let Some(again) = again {
             self.work.add_later(key.clone(), again);
         }
-        let status = known.status(&entry.status, Timestamp::now())?;
+        let status = known.status(&before, Timestamp::now())?;
         if let Some((wrote, at)) = self.wrote.get(key)
             && *wrote == decide::digest(&status)
             && now < *at + REPEAT
@@ -255,7 +279,7 @@ impl Writer {
             return None;
         }
         // Fails when the object is another one by now.
-        Some(json!({"metadata": {"resourceVersion": entry.version}, "status": status}))
+        Some(json!({"metadata": {"resourceVersion": &*shown.version}, "status": status}))
     }
 
     fn in_force(&self, key: &ObjectKey, generation: i64, now: Instant, since: Instant) -> InForce {
@@ -269,15 +293,6 @@ impl Writer {
             Some(count) if of < generation => InForce::Older(of, count),
             _ => InForce::Nothing,
         }
-    }
-}
-
-fn read(object: DynamicObject) -> Entry {
-    let DynamicObject { metadata, mut data, .. } = object;
-    Entry {
-        generation: metadata.generation.unwrap_or_default(),
-        version: metadata.resource_version.unwrap_or_default(),
-        status: data.get_mut("status").map(Value::take).unwrap_or_default(),
     }
 }
 

@@ -16,6 +16,13 @@ pub(crate) struct WatchedKind {
     pub(crate) need: Need,
 }
 
+impl WatchedKind {
+    /// Whether the control plane writes statuses of its objects: of Istio's kinds it does.
+    pub(crate) const fn has_status(&self) -> bool {
+        matches!(self.need, Need::WhereInstalled)
+    }
+}
+
 /// Where its objects are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
@@ -140,7 +147,10 @@ const STATUS: Keep = Keep::Only(&[
     ("phase", Keep::All),
     ("podIP", Keep::All),
     ("podIPs", Keep::All),
-    ("conditions", Keep::Only(&[("type", Keep::All), ("status", Keep::All)])),
+    ("conditions", Keep::All),
+    // Of Istio's kinds: what the control plane has written there.
+    ("observedGeneration", Keep::All),
+    ("validationMessages", Keep::All),
 ]);
 
 /// Keys of the mesh's ConfigMap, and of the Secrets that gateways and TLS to upstreams use.

@@ -18,6 +18,7 @@ use tokio_stream::StreamExt;
 use super::Options;
 use super::kinds::{From, Need, WatchedKind};
 use super::state::Told;
+use super::statuses::Statuses;
 use super::watched::Watched;
 
 /// Objects of one answer to a list.
@@ -26,21 +27,28 @@ const PAGE: u32 = 500;
 /// A watch is begun anew this often, from where it stood: a connection that has died unseen is noticed by then.
 const TURN: Duration = Duration::from_secs(120);
 
+/// Where a watch tells what it sees.
+pub(super) struct Out {
+    /// Of its kind.
+    pub(super) index: usize,
+    pub(super) told: mpsc::Sender<(usize, Told)>,
+    pub(super) statuses: Statuses,
+}
+
+impl Out {
+    async fn send(&self, told: Told) -> Result<(), Closed> {
+        self.told.send((self.index, told)).await.map_err(|_| Closed)
+    }
+}
+
 /// Watches one kind for as long as somebody listens.
-pub(super) async fn watch(
-    client: Client,
-    index: usize,
-    kind: &'static WatchedKind,
-    options: Options,
-    out: mpsc::Sender<(usize, Told)>,
-    outage: Outage,
-) {
+pub(super) async fn watch(client: Client, kind: &'static WatchedKind, options: Options, out: Out, outage: Outage) {
     let mut trouble = Trouble::new(kind, &options, outage);
     loop {
         let version = match served(&client, kind).await {
             Ok(Some(version)) => version,
             Ok(None) => {
-                if out.send((index, Told::Absent)).await.is_err() {
+                if out.send(Told::Absent).await.is_err() {
                     return;
                 }
                 trouble.absent().await;
@@ -51,7 +59,7 @@ pub(super) async fn watch(
                 continue;
             }
         };
-        if follow(&client, index, kind, version, &options, &out, &mut trouble).await.is_err() {
+        if follow(&client, kind, version, &options, &out, &mut trouble).await.is_err() {
             return;
         }
     }
@@ -63,11 +71,10 @@ struct Closed;
 /// Lists and watches until the kind has to be looked up again.
 async fn follow(
     client: &Client,
-    index: usize,
     kind: &'static WatchedKind,
     version: &'static str,
     options: &Options,
-    out: &mpsc::Sender<(usize, Told)>,
+    out: &Out,
     trouble: &mut Trouble,
 ) -> Result<(), Closed> {
     let resource =
@@ -86,9 +93,15 @@ async fn follow(
         }
     };
     let mut events = pin!(watcher::watcher(api, config));
+    let mut statuses = kind.has_status().then(|| out.statuses.of_kind(resource.clone()));
     while let Some(event) = events.next().await {
         let told = match event {
-            Ok(event) => told(event, kind, &resource.api_version, options),
+            Ok(event) => {
+                if let Some(statuses) = &mut statuses {
+                    statuses.take(&event, |object| key(object, kind));
+                }
+                told(event, kind, &resource.api_version, options)
+            }
             Err(error) => {
                 let (error, start) = match &error {
                     watcher::Error::InitialListFailed(error) => (error, true),
@@ -112,7 +125,7 @@ async fn follow(
                 if start && matches!(code, 403) && kind.need == Need::WherePermitted {
                     // Known only by trying.
                     if trouble.say(error) {
-                        out.send((index, Told::Absent)).await.map_err(|_| Closed)?;
+                        out.send(Told::Absent).await?;
                     }
                     trouble.pause().await;
                     continue;
@@ -128,7 +141,7 @@ async fn follow(
         if !matches!(told, Told::Begin) {
             trouble.over();
         }
-        out.send((index, told)).await.map_err(|_| Closed)?;
+        out.send(told).await?;
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ impl<'de> Deserialize<'de> for Watched {
             name: text("name"),
             namespace: text("namespace"),
             resource_version: text("resourceVersion"),
+            generation: document.metadata_number("generation"),
             ..ObjectMeta::default()
         };
         Ok(Self { metadata, document })

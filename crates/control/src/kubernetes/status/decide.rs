@@ -42,7 +42,7 @@ impl Known<'_> {
 
     /// The status to write in the place of `before`; `None` when that says it all.
     pub(super) fn status(&self, before: &Value, now: Timestamp) -> Option<Value> {
-        let old = before["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let old = conditions(before);
         let is = |condition: &Value, wanted: &Value| condition["type"] == wanted["type"];
         let mut conditions = Vec::new();
         let wanted = self.conditions(old);
@@ -112,19 +112,12 @@ impl Known<'_> {
 
         let reconciled = |status, reason, message| condition("Reconciled", status, reason, message);
         let current = match (wrong.is_empty(), self.in_force) {
-            (true, InForce::Newest(count)) if count.of == 0 => {
-                reconciled(true, "NoProxies", "no proxy is connected; each is told when it connects".to_owned())
-            }
-            (true, InForce::Newest(count)) if count.on == count.of => {
-                reconciled(true, "InForce", format!("in force on {}", on(count)))
-            }
-            (true, InForce::Newest(count)) if count.refused > 0 => {
-                let refused = format!("; {} refused it, see `mizzen proxy-status`", proxies(count.refused));
-                reconciled(false, "Refused", format!("in force on {}{refused}", on(count)))
-            }
-            (true, InForce::Newest(count)) => reconciled(false, "Pending", format!("in force on {}", on(count))),
+            (true, InForce::Newest(count)) if count.of == 0 => reconciled(true, "NoProxies", NO_PROXIES.to_owned()),
+            (true, InForce::Newest(count)) if count.on == count.of => reconciled(true, "InForce", told(count)),
+            (true, InForce::Newest(count)) if count.refused > 0 => reconciled(false, "Refused", told(count)),
+            (true, InForce::Newest(count)) => reconciled(false, "Pending", told(count)),
             (_, InForce::Older(generation, count)) => {
-                let message = format!("not in force; generation {generation} stays in force on {}", on(count));
+                let message = format!("not in force; generation {generation} stays {}", told(count));
                 reconciled(false, "NotAccepted", message)
             }
             (_, _) => reconciled(false, "NotAccepted", "not in force".to_owned()),
@@ -133,18 +126,42 @@ impl Known<'_> {
         conditions
     }
 
-    /// Once a generation was in force everywhere, this is not taken back or counted anew when proxies come and go: each that
-    /// comes is told before it serves. Otherwise every change of scale would write to every object.
+    /// Once a generation was in force everywhere, a proxy that comes does not take it back: it is told before it serves. When
+    /// it has been, everything is counted again. A proxy that refuses does take it back.
     fn unless_said(&self, current: Value, old: &[Value]) -> Value {
-        let before = old.iter().find(|it| it["type"] == "Reconciled");
-        let said = before.filter(|it| {
-            it["status"] == "True" && it["reason"] == "InForce" && it["observedGeneration"] == self.generation
-        });
-        match said {
-            Some(said) if current["reason"] != "NotAccepted" => said.clone(),
+        match old.iter().find(|it| self.is_in_force(it)) {
+            Some(said) if current["reason"] == "Pending" => said.clone(),
             _ => current,
         }
     }
+
+    /// Whether a status says that this generation is in force everywhere.
+    pub(super) fn was_in_force(&self, status: &Value) -> bool {
+        conditions(status).iter().any(|it| self.is_in_force(it))
+    }
+
+    fn is_in_force(&self, condition: &Value) -> bool {
+        condition["type"] == "Reconciled"
+            && condition["status"] == "True"
+            && condition["reason"] == "InForce"
+            && condition["observedGeneration"] == self.generation
+    }
+}
+
+/// Whether a status as text tells these numbers already.
+pub(super) fn says(status: &str, in_force: InForce) -> bool {
+    let status: Value = serde_json::from_str(status).unwrap_or_default();
+    let text = match in_force {
+        InForce::Nothing => return false,
+        InForce::Newest(count) if count.of == 0 => NO_PROXIES.to_owned(),
+        InForce::Newest(count) | InForce::Older(_, count) => told(count),
+    };
+    let told = conditions(&status).iter().filter(|it| it["type"] == "Reconciled");
+    told.filter_map(|it| it["message"].as_str()).any(|message| message.ends_with(&text))
+}
+
+fn conditions(status: &Value) -> &[Value] {
+    status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Whether two statuses say the same, whenever they were written.
@@ -227,8 +244,14 @@ fn validation_message(finding: &Finding) -> Value {
     json!({"type": {"code": finding.code, "name": reason(finding)}, "level": level})
 }
 
-fn on(count: Count) -> String {
-    format!("{} of {}", count.on, proxies(count.of))
+const NO_PROXIES: &str = "no proxy is connected; each is told when it connects";
+
+fn told(count: Count) -> String {
+    let refused = match count.refused {
+        0 => String::new(),
+        refused => format!("; {} refused it, see `mizzen proxy-status`", proxies(refused)),
+    };
+    format!("in force on {} of {}{refused}", count.on, proxies(count.of))
 }
 
 fn proxies(count: usize) -> String {

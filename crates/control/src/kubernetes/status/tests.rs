@@ -19,6 +19,19 @@ fn manifest(timeout: &str) -> Value {
     })
 }
 
+/// Starts to watch and to write.
+fn start(fake: &Fake, shared: &Arc<Shared>) {
+    let place = fake.place("a");
+    let mut source = mizzen_sources::KubernetesSource::watch(&place.client, &place.watched());
+    let statuses = source.statuses();
+    tokio::spawn(async move {
+        loop {
+            source.next().await;
+        }
+    });
+    tokio::spawn(write(place, shared.clone(), statuses, Leading::always()));
+}
+
 /// The engine's part: an object of this generation is in force, with this revision.
 fn apply(shared: &Shared, generation: i64, revision: u64) {
     let mut object = (*parse("a.yaml", &manifest("1s").to_string()).objects.remove(0)).clone();
@@ -46,7 +59,7 @@ fn is(fake: &Fake, kind: &str, status: &str, message: &str) -> bool {
     condition(fake, kind).is_some_and(|it| it.0 == status && it.1.contains(message))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_object_says_when_all_proxies_obey_it() {
     let (fake, shared) = (Fake::new(), Arc::new(Shared::new()));
     fake.put(PATH, manifest("1s"));
@@ -54,7 +67,7 @@ async fn an_object_says_when_all_proxies_obey_it() {
         shared.progress().connected(StreamId(id), 0);
         settle(&shared, id, 0);
     }
-    tokio::spawn(write(fake.place("a"), shared.clone(), Leading::always()));
+    start(&fake, &shared);
     apply(&shared, 1, 1);
     fake.until("in force", |fake| is(fake, "Reconciled", "True", "2 of 2 proxies")).await;
     assert!(is(&fake, "Accepted", "True", "") && is(&fake, "ResolvedRefs", "True", ""));
@@ -70,13 +83,65 @@ async fn an_object_says_when_all_proxies_obey_it() {
     settle(&shared, 2, 2);
     fake.until("in force again", |fake| is(fake, "Reconciled", "True", "2 of 2 proxies")).await;
     assert_eq!(fake.get(PATH).unwrap()["status"]["observedGeneration"], 2);
-    // What is new for nobody is written to nobody.
-    let writes = fake.writes("/status");
+    // A proxy that comes is counted when it has been told everything, and does not take back what was said.
     shared.progress().connected(StreamId(3), 2);
+    shared.news.send_modify(|count| *count += 1);
+    tokio::time::sleep(RECOUNT * 4).await;
+    assert!(is(&fake, "Reconciled", "True", "2 of 2 proxies"));
     settle(&shared, 3, 2);
-    settle(&shared, 1, 2);
-    tokio::time::sleep(GATHER * 4).await;
+    fake.until("the one that came", |fake| is(fake, "Reconciled", "True", "3 of 3 proxies")).await;
+    // It refuses something later on, which takes it back.
+    let key = ObjectKey::new("VirtualService", "shop", "reviews");
+    shared.progress().gone(StreamId(2));
+    shared.progress().connected(StreamId(4), 2);
+    shared.progress().refused(StreamId(4), Some(Arc::new([key].into())));
+    shared.progress().settled(StreamId(4), 2, false);
+    fake.until("the one that refuses", |fake| is(fake, "Reconciled", "False", "2 of 3 proxies; 1 proxy refused")).await;
+    shared.progress().settled(StreamId(4), 2, true);
+    fake.until("the end of it", |fake| is(fake, "Reconciled", "True", "3 of 3 proxies")).await;
+    for id in [1, 3, 4] {
+        shared.progress().gone(StreamId(id));
+    }
+    fake.until("nobody", |fake| is(fake, "Reconciled", "True", "no proxy is connected")).await;
+    // What is the same is not written again.
+    let writes = fake.writes("/status");
+    tokio::time::sleep(RECOUNT * 4).await;
     assert_eq!(fake.writes("/status"), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counting_again_is_done_at_a_limited_rate() {
+    let (fake, shared) = (Fake::new(), Arc::new(Shared::new()));
+    const OBJECTS: usize = 40;
+    let path = |index: usize| PATH.replace("reviews", &format!("rule-{index}"));
+    let mut objects = (**shared.objects.load()).clone();
+    for index in 0..OBJECTS {
+        let mut manifest = manifest("1s");
+        manifest["metadata"]["name"] = json!(format!("rule-{index}"));
+        let mut object = (*parse("a.yaml", &manifest.to_string()).objects.remove(0)).clone();
+        object.meta.version.generation = 1;
+        shared.progress().changed(&object.key, 1);
+        objects.insert_mut(object.key.clone(), Arc::new(object));
+        fake.put(&path(index), manifest);
+    }
+    shared.objects.store(Arc::new(objects));
+    shared.progress().applied(Some(1), std::time::Instant::now());
+    shared.progress().connected(StreamId(1), 1);
+    settle(&shared, 1, 1);
+    start(&fake, &shared);
+    let says = |fake: &Fake, index: usize, message: &str| {
+        fake.get(&path(index)).is_some_and(|object| object["status"].to_string().contains(message))
+    };
+    let all = |message: &'static str| move |fake: &Fake| (0..OBJECTS).all(|index| says(fake, index, message));
+    fake.until("all in force", all("1 of 1 proxy")).await;
+    tokio::time::sleep(RECOUNT * 4).await;
+    shared.progress().connected(StreamId(2), 1);
+    settle(&shared, 2, 1);
+    let some = |fake: &Fake| (0..OBJECTS).any(|index| says(fake, index, "2 of 2 proxies"));
+    fake.until("the first that is counted again", some).await;
+    let began = Instant::now();
+    fake.until("all counted again", all("2 of 2 proxies")).await;
+    assert!(began.elapsed() >= RECOUNT_PACE * (OBJECTS as u32 - 2), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -96,7 +161,7 @@ async fn a_wrong_object_says_why_and_a_right_one_again_that_it_is_right() {
         count.fetch_add(usize::from(write), Ordering::Relaxed);
         write.then(|| failure(500, "away"))
     });
-    tokio::spawn(write(fake.place("a"), shared.clone(), Leading::always()));
+    start(&fake, &shared);
     fake.until("an attempt", |_| tried.load(Ordering::Relaxed) > 0).await;
     fake.no_hook();
     fake.until("why it is wrong", |fake| is(fake, "Accepted", "False", "htp")).await;

@@ -94,16 +94,26 @@ fn conflicts_and_dead_names_have_conditions_of_their_own() {
 }
 
 #[test]
-fn a_generation_that_was_in_force_stays_so_when_proxies_come_and_go() {
+fn proxies_that_come_and_go_are_counted_again_and_take_nothing_back() {
     let now = Timestamp::from_second(0).unwrap();
-    let status = Known { generation: 3, findings: &[], in_force: InForce::Newest(count(2, 2, 0)) };
-    let status = status.status(&Value::Null, now).unwrap();
-    for in_force in [count(2, 3, 0), count(0, 0, 0), count(9, 9, 0), count(1, 2, 1)] {
-        let known = Known { generation: 3, findings: &[], in_force: InForce::Newest(in_force) };
-        assert_eq!(known.status(&status, now), None, "{in_force:?}");
-    }
-    let next = Known { generation: 4, findings: &[], in_force: InForce::Newest(count(2, 3, 0)) };
-    assert_eq!(show(&next.status(&status, now).unwrap())[2], "Reconciled=False/Pending in force on 2 of 3 proxies");
+    let known = |generation, count| Known { generation, findings: &[], in_force: InForce::Newest(count) };
+    let status = known(3, count(2, 2, 0)).status(&Value::Null, now).unwrap();
+    assert!(known(3, count(0, 1, 0)).was_in_force(&status) && !known(4, count(0, 1, 0)).was_in_force(&status));
+    // One is being told.
+    assert_eq!(known(3, count(2, 3, 0)).status(&status, now), None);
+    let told = |generation, on, of, refused| {
+        let count = count(on, of, refused);
+        let new = known(generation, count).status(&status, now).unwrap();
+        assert!(says(&new.to_string(), InForce::Newest(count)) && !says(&status.to_string(), InForce::Newest(count)));
+        show(&new)[2].clone()
+    };
+    assert_eq!(told(3, 9, 9, 0), "Reconciled=True/InForce in force on 9 of 9 proxies");
+    assert_eq!(told(3, 0, 0, 0), "Reconciled=True/NoProxies no proxy is connected; each is told when it connects");
+    assert_eq!(
+        told(3, 1, 2, 1),
+        "Reconciled=False/Refused in force on 1 of 2 proxies; 1 proxy refused it, see `mizzen proxy-status`"
+    );
+    assert_eq!(told(4, 2, 3, 0), "Reconciled=False/Pending in force on 2 of 3 proxies");
 }
 
 #[test]
