@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+/// How long a condition may take to hold. Usually it takes a second or two; the machine may be ten times slower.
+pub const SOON: Duration = Duration::from_secs(90);
+
 /// Runs a command to its end; its output, or what it said when it failed.
 ///
 /// # Errors
@@ -62,6 +65,56 @@ pub fn delete(manifest: &str) -> anyhow::Result<String> {
     with_input(&["delete", "--ignore-not-found", "--wait=false", "-f", "-"], manifest)
 }
 
+/// What a step has applied: deleted when this is dropped, so that the next steps find the mesh as it was.
+#[derive(Debug)]
+pub struct Applied(String);
+
+impl Applied {
+    /// # Errors
+    ///
+    /// As [`apply`].
+    pub fn new(manifest: impl Into<String>) -> anyhow::Result<Self> {
+        // First the guard: what is refused may have come in part.
+        let applied = Self(manifest.into());
+        apply(&applied.0)?;
+        Ok(applied)
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        if let Err(error) = delete(&self.0) {
+            println!("left behind: {error:#}");
+        }
+    }
+}
+
+/// Does something when dropped.
+pub struct Undo<F: FnMut() -> anyhow::Result<()>>(pub F);
+
+impl<F: FnMut() -> anyhow::Result<()>> std::fmt::Debug for Undo<F> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Undo")
+    }
+}
+
+impl<F: FnMut() -> anyhow::Result<()>> Drop for Undo<F> {
+    fn drop(&mut self) {
+        if let Err(error) = (self.0)() {
+            println!("not undone: {error:#}");
+        }
+    }
+}
+
+/// `kubectl ARGUMENTS…` with something on its standard input.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn kubectl_with(arguments: &[&str], input: &str) -> anyhow::Result<String> {
+    with_input(arguments, input)
+}
+
 fn with_input(arguments: &[&str], manifest: &str) -> anyhow::Result<String> {
     let mut command = Command::new("kubectl");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -98,9 +151,19 @@ pub fn items(arguments: &[&str]) -> anyhow::Result<Vec<Value>> {
 ///
 /// # Errors
 ///
-/// As [`run`], after three minutes.
+/// As [`run`], after five minutes.
 pub fn rolled_out(namespace: &str, object: &str) -> anyhow::Result<()> {
-    kubectl(&["rollout", "status", "-n", namespace, object, "--timeout=180s"]).map(drop)
+    kubectl(&["rollout", "status", "-n", namespace, object, "--timeout=300s"]).map(drop)
+}
+
+/// A text in an object; empty where there is none.
+pub fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+    object.pointer(path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The list that stands in an object; empty where there is none.
+pub fn list<'a>(object: &'a Value, path: &str) -> &'a [Value] {
+    object.pointer(path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// `meta.name` of an object.

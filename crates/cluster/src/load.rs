@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::place::Place;
 
@@ -87,7 +87,7 @@ pub fn client(arguments: &[String]) -> ExitCode {
     };
     let stop = Arc::new(AtomicBool::new(false));
     let total = Arc::new(Mutex::new(Counted::default()));
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mizzen-test\r\n\r\n");
+    let request = request(host, path);
     let workers: Vec<_> = (0..connections.parse().unwrap_or(1))
         .map(|_| {
             let (stop, total, address, request) = (stop.clone(), total.clone(), address.clone(), request.clone());
@@ -109,10 +109,13 @@ pub fn client(arguments: &[String]) -> ExitCode {
 }
 
 fn work(address: &str, request: &str, stop: &AtomicBool, total: &Mutex<Counted>) {
-    let mut kept: Option<TcpStream> = None;
+    let mut connection = Connection::to(address);
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let outcome = exchange(&mut kept, address, request);
+        let outcome = connection.exchange(request).and_then(|answer| {
+            ensure!((200..300).contains(&answer.status), "status {}: {:.200}", answer.status, answer.body);
+            Ok(())
+        });
         let took = began.elapsed();
         {
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,31 +132,54 @@ fn work(address: &str, request: &str, stop: &AtomicBool, total: &Mutex<Counted>)
     }
 }
 
-/// One request and its whole answer.
-fn exchange(kept: &mut Option<TcpStream>, address: &str, request: &str) -> anyhow::Result<()> {
-    let reused = kept.is_some();
-    let mut stream = match kept.take() {
-        Some(stream) => stream,
-        None => connect(address)?,
-    };
-    let mut read = Vec::new();
-    let sent = stream.write_all(request.as_bytes()).map_err(anyhow::Error::from);
-    let answer = sent.and_then(|()| answer(&mut stream, &mut read));
-    let (status, keep) = match answer {
-        Err(_) if reused && read.is_empty() => {
-            stream = connect(address)?;
-            stream.write_all(request.as_bytes())?;
-            self::answer(&mut stream, &mut read)?
+/// A kept connection, opened when it is needed.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    address: String,
+    kept: Option<TcpStream>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+    keep: bool,
+}
+
+/// A request's bytes.
+pub(crate) fn request(host: &str, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mizzen-test\r\n\r\n")
+}
+
+impl Connection {
+    pub(crate) fn to(address: &str) -> Self {
+        Self { address: address.to_owned(), kept: None }
+    }
+
+    /// One request and its whole answer.
+    pub(crate) fn exchange(&mut self, request: &str) -> anyhow::Result<Answer> {
+        let reused = self.kept.is_some();
+        let mut stream = match self.kept.take() {
+            Some(stream) => stream,
+            None => connect(&self.address)?,
+        };
+        let mut read = Vec::new();
+        let sent = stream.write_all(request.as_bytes()).map_err(anyhow::Error::from);
+        let outcome = sent.and_then(|()| answer(&mut stream, &mut read));
+        let answer = match outcome {
+            Err(_) if reused && read.is_empty() => {
+                stream = connect(&self.address)?;
+                stream.write_all(request.as_bytes())?;
+                answer(&mut stream, &mut read)?
+            }
+            other => other?,
+        };
+        if answer.keep {
+            self.kept = Some(stream);
         }
-        other => other?,
-    };
-    if keep {
-        *kept = Some(stream);
+        Ok(answer)
     }
-    if !(200..300).contains(&status) {
-        bail!("status {status}: {:.200}", String::from_utf8_lossy(&read).replace("\r\n", " | "));
-    }
-    Ok(())
 }
 
 fn connect(address: &str) -> anyhow::Result<TcpStream> {
@@ -163,8 +189,7 @@ fn connect(address: &str) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Status, and whether the connection may be used again.
-fn answer(stream: &mut TcpStream, read: &mut Vec<u8>) -> anyhow::Result<(u16, bool)> {
+fn answer(stream: &mut TcpStream, read: &mut Vec<u8>) -> anyhow::Result<Answer> {
     let head = loop {
         if let Some(end) = find(read, b"\r\n\r\n") {
             break end + 4;
@@ -185,7 +210,8 @@ fn answer(stream: &mut TcpStream, read: &mut Vec<u8>) -> anyhow::Result<(u16, bo
             more(stream, read)?;
         }
     }
-    Ok((status, header("connection:").as_deref() != Some("close")))
+    let keep = header("connection:").as_deref() != Some("close");
+    Ok(Answer { status, body: String::from_utf8_lossy(&read[head..]).into_owned(), keep })
 }
 
 fn more(stream: &mut TcpStream, read: &mut Vec<u8>) -> anyhow::Result<()> {

@@ -94,10 +94,8 @@ pub fn run(place: &Place, groups: &[Vec<Step>], wanted: &[String]) -> bool {
     for group in groups {
         let chosen = |step: &Step| wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part.as_str()));
         let late = place.time.is_some_and(|time| start.elapsed() > time);
-        let (now, not): (Vec<_>, Vec<_>) = group
-            .iter()
-            .filter(|step| chosen(step))
-            .partition(|step| step.when == When::Always || !(stopped || late));
+        let (now, not): (Vec<&Step>, Vec<&Step>) =
+            group.iter().filter(|step| chosen(step)).partition(|step| step.when == When::Always || !(stopped || late));
         for step in not {
             if stopped {
                 println!("test {} ... FAILED\n    not reached", step.name);
@@ -124,8 +122,7 @@ pub fn run(place: &Place, groups: &[Vec<Step>], wanted: &[String]) -> bool {
 
 fn side_by_side(place: &Place, report: &Report, steps: &[&Step]) -> Vec<Outcome> {
     std::thread::scope(|scope| {
-        let running: Vec<_> =
-            steps.iter().map(|step| (*step, scope.spawn(move || one(place, report, step)))).collect();
+        let running: Vec<_> = steps.iter().map(|step| (*step, scope.spawn(move || one(place, report, step)))).collect();
         running
             .into_iter()
             .map(|(step, thread)| {

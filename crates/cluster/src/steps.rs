@@ -1,42 +1,61 @@
-//! The steps, in the order in which they run: each finds the mesh as the one before has left it.
+//! The steps, in groups: each group finds the mesh as the one before has left it; the steps of a group run side by side, and do
+//! not disturb each other.
 
 mod bookinfo;
 mod changes;
+mod classic;
 mod commands;
 mod egress;
+mod identity;
 mod injection;
 mod install;
+mod kinds;
+mod probes;
 mod refused;
 mod restarts;
 mod routing;
 mod services;
+mod tls_origination;
 
-use crate::run::Step;
+use crate::run::{Step, When};
 
 /// All steps.
-pub fn all() -> Vec<Step> {
-    let needed = |name, run| Step { name, needed: true, run };
-    let step = |name, run| Step { name, needed: false, run };
+pub fn all() -> Vec<Vec<Step>> {
+    let needed = |name, run| Step { name, when: When::Needed, run };
+    let step = |name, run| Step { name, when: When::Usual, run };
+    let always = |name, run| Step { name, when: When::Always, run };
     vec![
-        needed("charts_install", install::install),
-        needed("bookinfo_joins_the_mesh", bookinfo::deploy),
-        needed("the_gateway_shows_the_page_and_nothing_else", bookinfo::through_the_gateway),
-        step("a_sidecar_is_ready_before_the_application", injection::order),
-        step("pods_that_ask_for_it_are_left_alone", injection::left_alone),
-        step("jobs_complete", injection::jobs),
-        step("services_work_beside_virtual_services", services::beside),
-        step("one_virtual_service_delays_meshed_callers_only", services::delay),
-        step("samples_route_as_they_say", routing::samples),
-        step("registry_only_blocks_and_a_service_entry_opens", egress::registry_only),
-        step("the_egress_gateway_carries_what_leaves", egress::gateway),
-        step("commands_answer_about_the_cluster", commands::answer),
-        step("an_invalid_resource_is_refused_with_its_field", refused::webhook),
-        step("status_says_where_a_resource_is_in_force", refused::status),
-        step("a_gateway_that_selects_nothing_says_so", refused::no_such_gateway),
-        step("changes_reach_the_traffic_soon", changes::latency),
-        step("memory_is_small", changes::memory),
-        step("restarts_lose_no_request", restarts::rolling),
-        step("control_planes_die_and_no_request_is_lost", restarts::control_plane),
-        step("uninstalling_leaves_only_the_types", install::uninstall),
+        vec![needed("charts_install", install::install)],
+        vec![
+            needed("bookinfo_joins_the_mesh", bookinfo::deploy),
+            needed("services_work_beside_virtual_services", services::beside),
+        ],
+        vec![needed("the_gateway_shows_the_page_and_nothing_else", bookinfo::through_the_gateway)],
+        vec![
+            step("a_sidecar_is_ready_before_the_application", injection::order),
+            step("pods_that_ask_for_it_are_left_alone", injection::left_alone),
+            step("jobs_complete", injection::jobs),
+            step("the_classic_form_of_the_sidecar", classic::classic),
+            step("probes_work_and_tell_of_illness", probes::probes),
+            step("stateful_sets_are_reached_by_the_names_of_their_pods", kinds::headless),
+            step("external_names_and_node_ports", kinds::external_name_and_node_port),
+            step("strangers_get_neither_certificate_nor_configuration", identity::strangers_get_nothing),
+        ],
+        vec![
+            step("one_virtual_service_delays_meshed_callers_only", services::delay),
+            step("commands_answer_about_the_cluster", commands::answer),
+            step("an_invalid_resource_is_refused_with_its_field", refused::webhook),
+            step("a_gateway_that_selects_nothing_says_so", refused::no_such_gateway),
+            step("tls_begins_at_the_egress_gateway", tls_origination::begins_at_the_gateway),
+        ],
+        vec![step("samples_route_as_they_say", routing::samples)],
+        vec![step("registry_only_blocks_and_a_service_entry_opens", egress::registry_only)],
+        vec![step("the_egress_gateway_carries_what_leaves", egress::gateway)],
+        vec![step("status_says_where_a_resource_is_in_force", refused::status)],
+        vec![step("changes_reach_the_traffic_soon", changes::latency)],
+        vec![step("memory_is_small", changes::memory)],
+        vec![step("restarts_lose_no_request", restarts::rolling)],
+        vec![step("control_planes_die_and_no_request_is_lost", restarts::control_plane)],
+        vec![always("uninstalling_leaves_only_the_types", install::uninstall)],
     ]
 }

@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
-use mizzen_cluster::{load, place::Place, run, steps};
+use mizzen_cluster::{load, place::Place, poll, run, steps};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if arguments.first().is_some_and(|first| first == load::COMMAND) {
         return load::client(&arguments[1..]);
+    }
+    if arguments.first().is_some_and(|first| first == poll::COMMAND) {
+        return poll::client(&arguments[1..]);
     }
     if std::env::var_os("MIZZEN_CLUSTER").is_some_and(|value| value == "elsewhere") {
         // `cargo xtask test` runs and counts the steps by themselves.

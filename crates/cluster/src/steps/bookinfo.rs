@@ -1,12 +1,12 @@
 //! Istio's Bookinfo sample, unchanged, in a labelled namespace.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::call::{Answer, from_outside};
-use crate::kube::{apply, eventually, get, items, kubectl, name, rolled_out};
+use crate::kube::{SOON, apply, eventually, get, items, kubectl, name, rolled_out};
 use crate::place::Place;
 use crate::run::Report;
 
@@ -46,7 +46,7 @@ spec:
 pub(super) const WORKLOADS: [&str; 6] =
     ["productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"];
 
-pub(super) fn deploy(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn deploy(place: &Place, report: &Report) -> anyhow::Result<()> {
     let began = Instant::now();
     kubectl(&["apply", "-f", &place.bookinfo("platform/kube/bookinfo.yaml")])?;
     for workload in WORKLOADS {
@@ -67,7 +67,7 @@ pub(super) fn deploy(place: &Place, report: &mut Report) -> anyhow::Result<()> {
 
 /// Address and port 80 of the LoadBalancer.
 pub(super) fn gateway_address() -> anyhow::Result<String> {
-    eventually(Duration::from_secs(60), || {
+    eventually(SOON, || {
         let service = get(&["service", "istio-ingress", "-n", "istio-ingress"])?;
         let address = ["ip", "hostname"]
             .iter()
@@ -83,9 +83,9 @@ pub(super) fn page(place: &Place, path: &str, more: &[&str]) -> anyhow::Result<A
     from_outside(place, &[&["-H", "Host: istio.k3s.local", &url][..], more].concat())
 }
 
-pub(super) fn through_the_gateway(place: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn through_the_gateway(place: &Place, _: &Report) -> anyhow::Result<()> {
     apply(GATEWAY)?;
-    let answer = eventually(Duration::from_secs(60), || page(place, "/productpage", &[])?.expect(200))?;
+    let answer = eventually(SOON, || page(place, "/productpage", &[])?.expect(200))?;
     ensure!(answer.body.contains("Comedy of Errors"), "this is not the page: {:.300}", answer.body);
     page(place, "/elsewhere", &[])?.expect(404)?;
     let url = format!("http://{}/productpage", gateway_address()?);

@@ -1,12 +1,13 @@
 //! How soon a change is in the traffic, and how much memory all of it takes.
 
-use std::time::{Duration, Instant};
+use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
 
-use super::bookinfo::page;
-use crate::kube::{apply, eventually, items, kubectl, name};
+use super::bookinfo::gateway_address;
+use crate::kube::{SOON, apply, eventually, items, kubectl, name};
 use crate::place::Place;
+use crate::poll::Poll;
 use crate::run::Report;
 
 /// Changes of one VirtualService, each followed until the first answer that obeys it.
@@ -21,18 +22,16 @@ fn marked(mark: usize) -> String {
     )
 }
 
-pub(super) fn latency(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn latency(place: &Place, report: &Report) -> anyhow::Result<()> {
+    let poll = Poll::begin(place, &format!("{}:80", gateway_address()?), "istio.k3s.local", "/mark")?;
     let mut times = Vec::new();
     for mark in 0..CHANGES {
         apply(&marked(mark))?;
         // From here, since kubectl itself takes most of a second: the API server has answered.
-        let began = Instant::now();
-        let wanted = format!("mark {mark}.");
-        let end = began + Duration::from_secs(20);
-        while !page(place, "/mark", &[])?.body.contains(&wanted) {
-            ensure!(Instant::now() < end, "change {mark} is not in force after 20 s");
-        }
-        times.push(began.elapsed());
+        let applied = SystemTime::now();
+        let obeyed = poll.until(&format!("mark {mark}."), SOON)?;
+        // None at all when it was obeyed before kubectl had come back.
+        times.push(obeyed.duration_since(applied).unwrap_or_default());
     }
     apply(super::bookinfo::GATEWAY)?;
     times.sort_unstable();
@@ -51,10 +50,10 @@ fn resident(namespace: &str, pod: &str, port: u16, path: &str, metric: &str) -> 
     Ok(bytes / f64::from(1 << 20))
 }
 
-pub(super) fn memory(_: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn memory(_: &Place, report: &Report) -> anyhow::Result<()> {
     let mut sidecars = Vec::new();
     for pod in items(&["pods", "-n", "default", "-l", "app in (productpage,details,ratings,reviews)"])? {
-        sidecars.push(eventually(Duration::from_secs(10), || {
+        sidecars.push(eventually(SOON, || {
             resident("default", name(&pod), 15090, "/stats/prometheus", "envoy_server_memory_physical_size")
         })?);
     }

@@ -1,21 +1,20 @@
 //! The commands for people, with the person's kubeconfig.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::kube::{eventually, items, name, run};
+use crate::kube::{SOON, eventually, items, name, run};
 use crate::place::Place;
 use crate::run::Report;
 
-pub(super) fn answer(place: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn answer(place: &Place, _: &Report) -> anyhow::Result<()> {
     let mizzen = |arguments: &[&str]| run(Command::new(&place.mizzen).args(arguments));
     let pods = items(&["pods", "-n", "default", "-l", "app=productpage"])?;
     let pod = format!("{}.default", name(pods.first().context("no productpage")?));
 
-    eventually(Duration::from_secs(30), || {
+    eventually(SOON, || {
         let table = mizzen(&["proxy-status"])?;
         for wanted in [pod.as_str(), "istio-ingress", "istio-egressgateway"] {
             ensure!(table.contains(wanted), "proxy-status does not list {wanted}:\n{table}");

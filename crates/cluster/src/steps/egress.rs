@@ -2,14 +2,12 @@
 //!
 //! The outside is a server in the host network of a node, which no Service names.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::services::MESHED;
 use crate::call::{Answer, from_pod};
-use crate::kube::{apply, delete, eventually, get, kubectl, rolled_out};
+use crate::kube::{SOON, apply, delete, eventually, get, kubectl, rolled_out};
 use crate::place::Place;
 use crate::run::Report;
 
@@ -83,20 +81,20 @@ fn set_policy(mode: &str) -> anyhow::Result<()> {
     kubectl(&["patch", "configmap", "istio", "-n", "istio-system", "--type=merge", "-p", &patch]).map(drop)
 }
 
-pub(super) fn registry_only(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn registry_only(_: &Place, _: &Report) -> anyhow::Result<()> {
     let address = outside()?;
-    eventually(Duration::from_secs(30), || call(&address)?.expect(200)).context("ALLOW_ANY")?;
+    eventually(SOON, || call(&address)?.expect(200)).context("ALLOW_ANY")?;
     set_policy("REGISTRY_ONLY")?;
-    eventually(Duration::from_secs(30), || call(&address)?.expect(502)).context("REGISTRY_ONLY")?;
+    eventually(SOON, || call(&address)?.expect(502)).context("REGISTRY_ONLY")?;
     // Lines are written together, some time after.
-    eventually(Duration::from_secs(30), || {
+    eventually(SOON, || {
         let log = kubectl(&["logs", "-n", MESHED, "deploy/client", "-c", "istio-proxy", "--tail=20"])?;
         ensure!(log.contains("BlackHoleCluster") || log.contains("block_all"), "the log does not say why: {log:.2000}");
         Ok(())
     })?;
     let entry = entry(&address);
     apply(&entry)?;
-    eventually(Duration::from_secs(30), || call(&address)?.expect(200)).context("with a ServiceEntry")?;
+    eventually(SOON, || call(&address)?.expect(200)).context("with a ServiceEntry")?;
     Ok(())
 }
 
@@ -130,11 +128,11 @@ spec:
     route: [{destination: {host: outside.example.test, port: {number: 9080}}}]
 "#;
 
-pub(super) fn gateway(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn gateway(_: &Place, _: &Report) -> anyhow::Result<()> {
     let address = outside()?;
     apply(&entry(&address))?;
     apply(THROUGH)?;
-    let outcome = eventually(Duration::from_secs(30), || {
+    let outcome = eventually(SOON, || {
         call(&address)?.expect(200)?;
         let log = kubectl(&["logs", "-n", "istio-system", "deploy/istio-egressgateway", "--tail=20"])?;
         ensure!(log.contains("outside.example.test"), "the egress gateway has seen no such call: {log:.2000}");

@@ -1,16 +1,14 @@
 //! What injection does to pods, and to which it does nothing.
 
-use std::time::Duration;
-
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use crate::kube::{apply, delete, eventually, get, items, name, rolled_out};
+use crate::kube::{SOON, apply, delete, eventually, get, items, name, rolled_out};
 use crate::place::Place;
 use crate::run::Report;
 
 /// Of every pod of Bookinfo: capture first, then the proxy, then the application.
-pub(super) fn order(_: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn order(_: &Place, report: &Report) -> anyhow::Result<()> {
     let mut waits = Vec::new();
     for pod in items(&["pods", "-n", "default", "-l", "app in (productpage,details,ratings,reviews)"])? {
         let names = |path: &str| -> Vec<String> {
@@ -62,7 +60,7 @@ spec:
   containers: [{name: client, image: "curlimages/curl:8.10.1", command: ["sleep", "3600"], imagePullPolicy: IfNotPresent}]
 "#;
 
-pub(super) fn left_alone(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn left_alone(_: &Place, _: &Report) -> anyhow::Result<()> {
     apply(LEFT_ALONE)?;
     let outcome = (|| {
         for name in ["mizzen-test-host-network", "mizzen-test-not-wanted"] {
@@ -95,9 +93,9 @@ spec:
 "#;
 
 /// The first call of a Job goes through the mesh, and the sidecar ends when the Job's own container does.
-pub(super) fn jobs(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn jobs(_: &Place, _: &Report) -> anyhow::Result<()> {
     apply(JOB)?;
-    let outcome = eventually(Duration::from_secs(90), || {
+    let outcome = eventually(SOON, || {
         let job = get(&["job", "mizzen-test-job", "-n", "default"])?;
         ensure!(job.pointer("/status/succeeded").and_then(Value::as_u64) == Some(1), "{:#}", job["status"]);
         Ok(())

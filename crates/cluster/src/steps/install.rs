@@ -1,15 +1,15 @@
 //! The charts, in the order of the documentation, and back.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::kube::{eventually, helm, items, kubectl, name};
+use crate::kube::{SOON, eventually, helm, items, kubectl, name};
 use crate::place::Place;
 use crate::run::Report;
 
-pub(super) fn install(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn install(place: &Place, report: &Report) -> anyhow::Result<()> {
     let began = Instant::now();
     let image = [format!("global.hub={}", place.hub), format!("global.tag={}", place.tag)];
     let (base, control, gateway) = (place.chart("base"), place.chart("control"), place.chart("gateway"));
@@ -34,7 +34,7 @@ pub(super) fn install(place: &Place, report: &mut Report) -> anyhow::Result<()> 
         let pods = items(&["pods", "-n", namespace, "-l", &format!("istio={wanted}")])?;
         ensure!(!pods.is_empty(), "the release {release} has no pod with the label istio: {wanted}");
     }
-    eventually(Duration::from_secs(60), || {
+    eventually(SOON, || {
         for namespace in ["default", "istio-system", "istio-ingress"] {
             kubectl(&["get", "configmap", "istio-ca-root-cert", "-n", namespace])?;
         }
@@ -42,7 +42,7 @@ pub(super) fn install(place: &Place, report: &mut Report) -> anyhow::Result<()> 
     })
 }
 
-pub(super) fn uninstall(place: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn uninstall(place: &Place, _: &Report) -> anyhow::Result<()> {
     for path in
         ["networking/bookinfo-gateway.yaml", "networking/destination-rule-all.yaml", "platform/kube/bookinfo.yaml"]
     {
@@ -56,7 +56,7 @@ pub(super) fn uninstall(place: &Place, _: &mut Report) -> anyhow::Result<()> {
     helm(&["uninstall", "istio-base", "-n", "istio-system", "--wait"])?;
     kubectl(&["delete", "namespace", "istio-ingress", "istio-system"])?;
 
-    let left = eventually(Duration::from_secs(60), || {
+    let left = eventually(SOON, || {
         let kinds = "mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings,configmaps,leases";
         let left: Vec<String> = items(&[kinds, "-A"])?.iter().filter(|object| ours(object)).map(describe).collect();
         ensure!(left.is_empty(), "left behind: {}", left.join(", "));

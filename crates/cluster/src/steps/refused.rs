@@ -1,12 +1,11 @@
 //! Resources that are wrong: refused by the webhook, or explained in their status.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use serde_json::Value;
 
-use crate::kube::{apply, delete, eventually, get, kubectl};
+use crate::kube::{SOON, apply, delete, eventually, get, kubectl};
 use crate::place::Place;
 use crate::run::Report;
 
@@ -21,7 +20,7 @@ spec:
     route: [{destination: {host: ratings}}]
 "#;
 
-pub(super) fn webhook(place: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn webhook(place: &Place, _: &Report) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("mizzen-cluster-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("invalid.yaml");
@@ -58,7 +57,7 @@ fn condition(kind: &str, object: &str, wanted: &str) -> anyhow::Result<Value> {
     found.ok_or_else(|| anyhow::anyhow!("no condition {wanted} in {:#}", object["status"]))
 }
 
-pub(super) fn status(_: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn status(_: &Place, report: &Report) -> anyhow::Result<()> {
     apply(VALID)?;
     let began = std::time::Instant::now();
     let outcome = kubectl(&[
@@ -87,9 +86,9 @@ spec:
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["a.example.com"]}]
 "#;
 
-pub(super) fn no_such_gateway(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn no_such_gateway(_: &Place, _: &Report) -> anyhow::Result<()> {
     apply(NO_SUCH)?;
-    let outcome = eventually(Duration::from_secs(60), || {
+    let outcome = eventually(SOON, || {
         let status =
             get(&["gateways.networking.istio.io", "mizzen-test-no-such", "-n", "default"])?["status"].to_string();
         ensure!(status.contains("ingressgateway"), "the status does not name the labels that exist: {status}");

@@ -13,7 +13,7 @@ use crate::run::Report;
 /// Puts load on the page while `what` happens; errors are counted and must be none.
 fn under_load(
     place: &Place,
-    report: &mut Report,
+    report: &Report,
     label: &str,
     what: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -45,29 +45,28 @@ fn under_load(
     Ok(())
 }
 
-fn restart(namespace: &str, deployment: &str) -> anyhow::Result<()> {
-    kubectl(&["rollout", "restart", "-n", namespace, deployment])?;
-    rolled_out(namespace, deployment)
+/// Restarts Deployments of a namespace side by side.
+pub(super) fn restart(namespace: &str, deployments: &[&str]) -> anyhow::Result<()> {
+    for deployment in deployments {
+        kubectl(&["rollout", "restart", "-n", namespace, "deploy", deployment])?;
+    }
+    deployments.iter().try_for_each(|deployment| rolled_out(namespace, &format!("deploy/{deployment}")))
 }
 
-pub(super) fn rolling(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn rolling(place: &Place, report: &Report) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     let mut note = |outcome: anyhow::Result<()>| failures.extend(outcome.err().map(|error| format!("{error:#}")));
-    note(under_load(place, report, "a rolling restart of the application", || {
-        WORKLOADS.iter().try_for_each(|workload| restart("default", &format!("deploy/{workload}")))
-    }));
+    note(under_load(place, report, "a rolling restart of the application", || restart("default", &WORKLOADS)));
     note(under_load(place, report, "a rolling restart of the gateway", || {
-        restart("istio-ingress", "deploy/istio-ingress")
+        restart("istio-ingress", &["istio-ingress"])
     }));
-    note(under_load(place, report, "a rolling restart of the control plane", || {
-        restart("istio-system", "deploy/istiod")
-    }));
+    note(under_load(place, report, "a rolling restart of the control plane", || restart("istio-system", &["istiod"])));
     ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
 }
 
 /// Two replicas: one is killed, then both at once.
-pub(super) fn control_plane(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn control_plane(place: &Place, report: &Report) -> anyhow::Result<()> {
     let replicas = |number: &str| -> anyhow::Result<()> {
         kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas", number])?;
         rolled_out("istio-system", "deploy/istiod")

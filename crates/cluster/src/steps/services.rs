@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::injection::client;
 use crate::call::from_pod;
-use crate::kube::{apply, delete, eventually, get, items, rolled_out};
+use crate::kube::{SOON, apply, delete, eventually, get, items, rolled_out};
 use crate::place::Place;
 use crate::run::Report;
 
 /// Namespace with an injected client.
 pub(super) const MESHED: &str = "mizzen-test-ns1";
-const PLAIN: &str = "mizzen-test-plain";
+pub(super) const PLAIN: &str = "mizzen-test-plain";
 
 const SERVICE2: &str = r#"
 apiVersion: v1
@@ -52,7 +52,7 @@ spec:
     route: [{destination: {host: service2.ns2.svc.cluster.local}}]
 "#;
 
-pub(super) fn beside(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn beside(_: &Place, _: &Report) -> anyhow::Result<()> {
     apply(SERVICE2)?;
     client(MESHED, true)?;
     client(PLAIN, false)?;
@@ -70,20 +70,20 @@ pub(super) fn beside(_: &Place, _: &mut Report) -> anyhow::Result<()> {
         ] {
             let url = format!("http://{address}/details/0");
             let call = || from_pod(namespace, &[&url])?.expect(200);
-            eventually(Duration::from_secs(20), call).with_context(|| format!("{url} from {namespace}"))?;
+            eventually(SOON, call).with_context(|| format!("{url} from {namespace}"))?;
         }
     }
     Ok(())
 }
 
-pub(super) fn delay(_: &Place, _: &mut Report) -> anyhow::Result<()> {
+pub(super) fn delay(_: &Place, _: &Report) -> anyhow::Result<()> {
     let took = |namespace: &str, host: &str| -> anyhow::Result<Duration> {
         Ok(from_pod(namespace, &[&format!("http://{host}:8080/details/0")])?.expect(200)?.took)
     };
     apply(DELAY)?;
     let outcome = (|| {
         for host in ["service2.ns2", "service2.ns2.svc.cluster.local"] {
-            eventually(Duration::from_secs(30), || {
+            eventually(SOON, || {
                 let meshed = took(MESHED, host)?;
                 ensure!(meshed >= Duration::from_millis(2_900), "{host} from the mesh took {meshed:?}");
                 Ok(())
@@ -95,7 +95,7 @@ pub(super) fn delay(_: &Place, _: &mut Report) -> anyhow::Result<()> {
     })();
     delete(DELAY)?;
     outcome?;
-    eventually(Duration::from_secs(30), || {
+    eventually(SOON, || {
         let meshed = took(MESHED, "service2.ns2")?;
         ensure!(meshed < Duration::from_millis(2_900), "after the VirtualService was deleted: {meshed:?}");
         Ok(())
