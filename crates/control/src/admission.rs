@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mizzen_identity::Authenticator;
+use mizzen_identity::caller::address;
 use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
 use mizzen_types::SpiffeId;
 use mizzen_xds::Mode;
@@ -40,6 +41,8 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     identity: Option<SpiffeId>,
+    /// Where it calls from, for the log.
+    address: String,
     permit: OwnedSemaphorePermit,
 }
 
@@ -48,9 +51,10 @@ impl Sessions for Admission {
     type Session = ProxySession;
 
     async fn admit(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Admitted, Status> {
+        let address = address(extensions);
         let refuse = |status: Status| {
             self.shared.metrics.stream_rejected();
-            tracing::warn!(target: "mizzen::audit", reason = status.message(), "discovery stream refused");
+            tracing::warn!(target: "mizzen::audit", address, reason = status.message(), "discovery stream refused");
             status
         };
         let identity = match &self.authenticator {
@@ -64,10 +68,11 @@ impl Sessions for Admission {
             self.streams.clone().try_acquire_owned().map_err(|_| {
                 refuse(Status::resource_exhausted("too many discovery streams are open; try again later"))
             })?;
-        Ok(Admitted { identity, permit })
+        Ok(Admitted { identity, address, permit })
     }
 
     fn open(&self, caller: Admitted, node: ProtoNode, mode: Mode) -> Result<ProxySession, Status> {
+        let address = caller.address.clone();
         let opened = Node::read(node).map_err(|error| Status::invalid_argument(error.to_string())).and_then(|node| {
             if let Some(identity) = &caller.identity {
                 check_identity(&node, identity)?;
@@ -78,7 +83,7 @@ impl Sessions for Admission {
         });
         opened.inspect_err(|status| {
             self.shared.metrics.stream_rejected();
-            tracing::warn!(target: "mizzen::audit", reason = status.message(), "discovery stream refused");
+            tracing::warn!(target: "mizzen::audit", address, reason = status.message(), "discovery stream refused");
         })
     }
 }
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_gets_only_its_own_configuration() {
+    fn s33_a_workload_gets_only_its_own_configuration() {
         check("shop", "reviews", true);
         check("shop", "ratings", false);
         check("other", "reviews", false);

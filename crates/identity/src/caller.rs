@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -73,10 +74,18 @@ pub struct Authenticator {
     trust_domain: TrustDomain,
 }
 
-/// The verified client certificate of a connection; put into each request's extensions by
-/// [`crate::incoming::TlsConnection`].
-#[derive(Debug, Clone, Default)]
-pub struct VerifiedPeer(pub Option<Arc<Peer>>);
+/// Whose connection it is; put into each request's extensions by [`crate::incoming::TlsConnection`].
+#[derive(Debug, Clone)]
+pub struct VerifiedPeer {
+    /// The verified client certificate, if it showed one.
+    pub peer: Option<Arc<Peer>>,
+    pub address: SocketAddr,
+}
+
+/// Where a call on the secure port comes from, for logs of what is refused; empty on other ports.
+pub fn address(extensions: &tonic::Extensions) -> String {
+    extensions.get::<VerifiedPeer>().map(|peer| peer.address.to_string()).unwrap_or_default()
+}
 
 impl Authenticator {
     pub fn new(verifier: Verifier, trust_domain: TrustDomain) -> Self {
@@ -103,7 +112,7 @@ impl Authenticator {
             let account = self.account(token).await?;
             return Ok(Caller { id: account.identity(&self.trust_domain), by: Proof::Token });
         }
-        let peer = extensions.get::<VerifiedPeer>().and_then(|peer| peer.0.as_ref());
+        let peer = extensions.get::<VerifiedPeer>().and_then(|peer| peer.peer.as_ref());
         match peer.and_then(|peer| peer.id.as_ref()) {
             Some(id) if id.trust_domain == self.trust_domain => Ok(Caller { id: id.clone(), by: Proof::Certificate }),
             Some(id) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use mizzen_snapshot::matcher::{StringMatch, StringMatchKind};
 use mizzen_snapshot::tls::{CertificateSource, ClientTls, Roots, SanKind, SanMatch, TlsVersions, Validation};
+use mizzen_types::with_causes;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
@@ -106,19 +107,4 @@ impl Settings {
         let none = Secrets::new();
         tls::client_config(&self.0, secrets.unwrap_or(&none)).current(Some(host))
     }
-}
-
-/// An error with what lies under it: tonic's own text says only "transport error".
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -135,7 +135,7 @@ impl Connected for TlsConnection {
     type ConnectInfo = VerifiedPeer;
 
     fn connect_info(&self) -> VerifiedPeer {
-        VerifiedPeer(self.peer.clone())
+        VerifiedPeer { peer: self.peer.clone(), address: self.address }
     }
 }
 

@@ -9,7 +9,7 @@ use mizzen_proto::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
 use crate::ca::{MAX_CSR_BYTES, SharedAuthority, SignError};
-use crate::caller::Authenticator;
+use crate::caller::{Authenticator, address};
 
 /// A request is a CSR and little else.
 const MAX_MESSAGE_BYTES: usize = MAX_CSR_BYTES + 16 * 1024;
@@ -38,9 +38,10 @@ impl IstioCertificateService for SigningService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let address = address(request.extensions());
         let caller = self.authenticator.authenticate(request.metadata(), request.extensions()).await;
         let caller = caller.inspect_err(|refusal| {
-            tracing::warn!(target: "mizzen::audit", reason = refusal.message(), "certificate refused");
+            tracing::warn!(target: "mizzen::audit", address, reason = refusal.message(), "certificate refused");
         })?;
         let wish = request.into_inner();
         if wish.metadata.as_ref().is_some_and(|fields| fields.fields.contains_key("ImpersonatedIdentity")) {
@@ -61,7 +62,7 @@ impl IstioCertificateService for SigningService {
             Err(error) => {
                 tracing::warn!(
                     target: "mizzen::audit",
-                    identity = %caller.id, proof = caller.by.as_str(), reason = %error, "certificate refused"
+                    address, identity = %caller.id, proof = caller.by.as_str(), reason = %error, "certificate refused"
                 );
                 Err(status(&error))
             }
