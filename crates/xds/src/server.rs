@@ -1,6 +1,7 @@
 //! The serving side: [`stream`] is the protocol of one stream as a pure state machine, [`drive`] the task that runs it,
 //! [`service`] the gRPC methods.
 
+mod body;
 pub mod drive;
 pub mod service;
 pub mod stream;

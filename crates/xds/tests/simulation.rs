@@ -16,6 +16,7 @@ use mizzen_proto::envoy::config::cluster::v3::Cluster;
 use mizzen_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_xds::client::{Refusal, Session, Subscription, Update};
+use mizzen_xds::server::stream::PART;
 use mizzen_xds::server::{Content, Mark, Stream, Touched, Wanted};
 use mizzen_xds::wire::{DeltaResponse, Request, SotwResponse, encode_response};
 use mizzen_xds::{Mode, Resource, ResourceType};
@@ -153,7 +154,8 @@ impl<T> Wire<T> {
     }
 }
 
-fn simulate(mode: Mode, seed: u64) {
+/// `part`: delta responses carry about so many bytes each.
+fn simulate(mode: Mode, part: usize, seed: u64) {
     const STEPS: u64 = 6_000;
     const QUIET_FROM: u64 = 3_000;
     let mut chance = Chance(seed);
@@ -165,7 +167,7 @@ fn simulate(mode: Mode, seed: u64) {
     session.subscribe(ResourceType::Listener, Subscription::Wildcard);
     session.subscribe(ResourceType::Route, Subscription::Names(["80".to_owned()].into()));
     let mut proxy = Proxy::default();
-    let mut stream = Stream::new(mode);
+    let mut stream = Stream::with_parts(mode, part);
     let mut up: Wire<Request> = Wire(VecDeque::new());
     let mut down: Wire<Vec<u8>> = Wire(VecDeque::new());
     let mut answers: Vec<(Instant, Update)> = Vec::new();
@@ -189,7 +191,7 @@ fn simulate(mode: Mode, seed: u64) {
         }
         if !connected && (quiet || chance.one_in(20)) {
             connected = true;
-            stream = Stream::new(mode);
+            stream = Stream::with_parts(mode, part);
             for request in session.connected() {
                 up.send(request, now, &mut chance);
             }
@@ -254,13 +256,21 @@ fn simulate(mode: Mode, seed: u64) {
 #[test]
 fn delta_over_a_bad_network() {
     for seed in 0..20 {
-        simulate(Mode::Delta, seed);
+        simulate(Mode::Delta, PART, seed);
+    }
+}
+
+#[test]
+fn delta_in_parts_over_a_bad_network() {
+    for seed in 0..20 {
+        // One resource at a time, or two or three.
+        simulate(Mode::Delta, if seed % 2 == 0 { 1 } else { 60 }, seed);
     }
 }
 
 #[test]
 fn state_of_the_world_over_a_bad_network() {
     for seed in 0..20 {
-        simulate(Mode::Sotw, seed);
+        simulate(Mode::Sotw, PART, seed);
     }
 }

@@ -1,28 +1,27 @@
 //! The gRPC service `envoy.service.discovery.v3.AggregatedDiscoveryService`.
 //!
-//! Written by hand over tonic's server parts instead of the generated one, because responses are encoded from shared
-//! bytes (see `wire`).
+//! Written by hand instead of generated, because responses are written piece by piece from shared bytes (see `body`).
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::CONTENT_TYPE;
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service, StdError};
-use tonic::metadata::MetadataMap;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Extensions, Status, Streaming};
+use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
+use tonic::server::NamedService;
+use tonic::{Extensions, Status};
 
+use super::body::{Requests, ResponseBody};
 use super::drive::{Incoming, Session, drive};
-use super::stream::Response;
 use crate::Mode;
-use crate::wire::{DELTA_PATH, SERVICE_NAME, SOTW_PATH, ServerCodec};
+use crate::wire::{DELTA_PATH, SERVICE_NAME, SOTW_PATH};
 
 /// Largest request read. The longest honest one lists the versions of everything that a proxy holds.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
@@ -72,7 +71,7 @@ impl<S> NamedService for Discovery<S> {
 impl<S, B> Service<http::Request<B>> for Discovery<S>
 where
     S: Sessions,
-    B: HttpBody + Send + 'static,
+    B: HttpBody + Send + Unpin + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -84,42 +83,33 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let method = Method(self.sessions.clone());
+        let sessions = self.sessions.clone();
         match request.uri().path() {
-            DELTA_PATH => Box::pin(answer::<DeltaDiscoveryRequest, _, _>(method, request)),
-            SOTW_PATH => Box::pin(answer::<DiscoveryRequest, _, _>(method, request)),
+            DELTA_PATH => Box::pin(answer::<DeltaDiscoveryRequest, _, _>(sessions, request)),
+            SOTW_PATH => Box::pin(answer::<DiscoveryRequest, _, _>(sessions, request)),
             _ => Box::pin(async { Ok(Status::unimplemented("no such method").into_http()) }),
         }
     }
 }
 
-async fn answer<R, S, B>(method: Method<S>, request: http::Request<B>) -> Result<http::Response<Body>, Infallible>
+async fn answer<R, S, B>(sessions: Arc<S>, request: http::Request<B>) -> Result<http::Response<Body>, Infallible>
 where
     R: Incoming + Message + Default,
     S: Sessions,
-    B: HttpBody + Send + 'static,
+    B: HttpBody + Send + Unpin + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
-    let mut grpc = Grpc::new(ServerCodec::<R>::default()).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
-    Ok(grpc.streaming(method, request).await)
-}
-
-struct Method<S>(Arc<S>);
-
-impl<R: Incoming, S: Sessions> StreamingService<R> for Method<S> {
-    type Response = Response;
-    type ResponseStream = ReceiverStream<Result<Response, Status>>;
-    type Future = BoxFuture<tonic::Response<Self::ResponseStream>, Status>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
-        let sessions = self.0.clone();
-        Box::pin(async move {
-            let caller = sessions.admit(request.extensions(), request.metadata()).await?;
-            let (responses, queue) = mpsc::channel(QUEUE);
-            let open = move |node| sessions.open(caller, node, R::MODE);
-            // Ends with its stream: by an error or the end of the requests, or when the queue is no longer read.
-            tokio::spawn(drive(request.into_inner(), responses, open));
-            Ok(tonic::Response::new(ReceiverStream::new(queue)))
-        })
-    }
+    let (parts, body) = request.into_parts();
+    let metadata = MetadataMap::from_headers(parts.headers);
+    let caller = match sessions.admit(&parts.extensions, &metadata).await {
+        Ok(caller) => caller,
+        Err(status) => return Ok(status.into_http()),
+    };
+    let (responses, queue) = mpsc::channel(QUEUE);
+    let open = move |node| sessions.open(caller, node, R::MODE);
+    // Ends with its stream: by an error or the end of the requests, or when the queue is no longer read.
+    tokio::spawn(drive(Requests::<B, R>::new(body, MAX_REQUEST_BYTES), responses, open));
+    let mut response = http::Response::new(Body::new(ResponseBody::new(queue)));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    Ok(response)
 }

@@ -12,7 +12,8 @@
 //! clusters as long as a refusal keeps old routes in force. What the client itself asks for is answered at once, and
 //! endpoints never wait for routes.
 //!
-//! Per type at most one response is unanswered; changes in the meantime merge into the next.
+//! Per type at most one response is unanswered; changes in the meantime merge into the next. In delta mode a long response
+//! goes out in parts ([`PART`]), each answered before the next; steps wait for all of them.
 
 mod request;
 #[cfg(test)]
@@ -32,6 +33,10 @@ use crate::{Mode, Resource, ResourceType};
 pub const WARM_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this time without an answer a response counts as lost, and the next may go out.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A delta response is not made longer than this by a further resource; what is left follows when it is answered. So
+/// neither end needs memory for everything at once, and clients that limit messages (gRPC's usual limit is 4 MiB) can
+/// read any mesh.
+pub const PART: usize = 1 << 20;
 /// Most names of one type that one stream may ask for.
 pub const MAX_NAMES: usize = 100_000;
 
@@ -143,6 +148,8 @@ pub enum BadRequest {
 #[derive(Debug)]
 pub struct Stream {
     mode: Mode,
+    /// Bytes of resources in one delta response, unless one resource alone is longer.
+    part: usize,
     watches: [Watch; ResourceType::ALL.len()],
     next_nonce: u64,
     /// New clusters (by the name under which they ask for endpoints) that have no acknowledged endpoints yet.
@@ -161,8 +168,14 @@ pub struct Stream {
 
 impl Stream {
     pub fn new(mode: Mode) -> Self {
+        Self::with_parts(mode, PART)
+    }
+
+    /// With another length of the parts of a delta response.
+    pub fn with_parts(mode: Mode, part: usize) -> Self {
         Self {
             mode,
+            part,
             watches: Default::default(),
             next_nonce: 1,
             warming: HashSet::new(),
@@ -247,6 +260,8 @@ impl Stream {
             self.warming.clear();
         }
         if self.warming.is_empty() {
+            // There were as many as there are clusters; the memory goes too.
+            self.warming = HashSet::new();
             self.warm_by = None;
         }
         self.returned_until = self.returned_until.filter(|until| now < *until);
@@ -274,7 +289,7 @@ impl Stream {
     fn generate(&mut self, kind: ResourceType, now: Instant, content: &mut dyn Content) -> Option<Response> {
         let waits = matches!(kind, ResourceType::Listener | ResourceType::Route) && self.clusters_pending(now);
         let keeps_removed = kind == ResourceType::Cluster && !self.routes_reached(self.step);
-        let mode = self.mode;
+        let (mode, part) = (self.mode, self.part);
         let watch = &mut self.watches[kind.index()];
         if !watch.subscribed || watch.in_flight.is_some() {
             return None;
@@ -297,14 +312,14 @@ impl Stream {
             }
             // As long as the client has the cluster, routes may send requests there; its endpoints go with it.
             let clusters = &self.watches[ResourceType::Cluster.index()];
-            missing.retain(|name| !clusters.known.contains_key(name));
+            missing.retain(|name| !clusters.known.contains(&**name));
         }
         let watch = &mut self.watches[kind.index()];
 
         let mut removed = Vec::new();
         for name in missing {
             let told_by_name = mode == Mode::Delta && matches!(&asked, Names::Some(names) if names.contains(&name));
-            let known = watch.known.contains_key(&name);
+            let known = watch.known.contains(&*name);
             match kind {
                 // A secret that is missing, or that may not be seen, is not mentioned.
                 ResourceType::Secret => {}
@@ -316,29 +331,45 @@ impl Stream {
             }
         }
         for name in &removed {
-            watch.known.remove(name);
+            watch.known.remove(&**name);
             watch.refused.remove(name);
             self.held.remove(name);
             self.warming.remove(name);
         }
 
-        let keep_bodies = mode == Mode::Sotw && kind.is_wildcard();
+        let whole = mode == Mode::Sotw && kind.is_wildcard();
         let mut changed = Vec::new();
         let mut adds = false;
+        let mut later = Vec::new();
+        let mut size = 0;
         for resource in found {
             if kind == ResourceType::Cluster {
                 self.held.remove(&resource.name);
             }
-            let old = watch.known.get(&resource.name).map(|known| known.version);
+            let old = watch.known.get(&*resource.name);
+            let shared = old.is_some_and(|known| known.shares(&resource));
+            let old = old.map(Known::version);
+            watch.share_name(&resource.name);
             if old == Some(resource.version) {
+                if !shared {
+                    watch.known.replace(Known::sent(&resource, whole));
+                }
                 continue;
             }
+            if mode == Mode::Delta && size > 0 && size + resource.body.len() > part {
+                later.push(resource.name.clone());
+                continue;
+            }
+            size += resource.body.len();
             adds |= old.is_none();
-            let known = Known { version: resource.version, resource: keep_bodies.then(|| resource.clone()) };
-            watch.known.insert(resource.name.clone(), known);
+            watch.known.replace(Known::sent(&resource, whole));
             changed.push((resource, old.is_none()));
         }
-        let covers = (!waits).then_some(self.step);
+        let covers = (!waits && later.is_empty()).then_some(self.step);
+        // Looked at again when the client has answered this part: so each part is as new as can be.
+        for name in later {
+            if asked.contains(&name) { watch.asked.insert(name) } else { watch.dirty.insert(name) }
+        }
         if changed.is_empty() && !(watch.respond || sends_removals(mode, kind, &removed)) {
             watch.clean_at = covers.unwrap_or(watch.clean_at);
             return None;
@@ -381,7 +412,7 @@ impl Stream {
         self.held.retain(|name, _| removed.binary_search(name).is_err());
         let clusters = &mut self.watches[ResourceType::Cluster.index()];
         for name in &removed {
-            clusters.known.remove(name);
+            clusters.known.remove(&**name);
             clusters.refused.remove(name);
             self.warming.remove(name);
         }
@@ -400,7 +431,7 @@ impl Stream {
         let names = changed.iter().map(|it| it.name.clone()).collect();
         let resources = if self.mode == Mode::Sotw && kind.is_wildcard() {
             // The whole set; in the order of names, so that equal sets are equal bytes.
-            let mut all: Vec<_> = watch.known.values().filter_map(|known| known.resource.clone()).collect();
+            let mut all: Vec<_> = watch.known.iter().map(|known| known.resource().clone()).collect();
             all.sort_by(|a, b| a.name.cmp(&b.name));
             all
         } else {
@@ -442,7 +473,8 @@ fn lookup(
         Names::All if watch.wildcard => {
             let found = content.resources(kind, Wanted::All);
             let present: HashSet<&Arc<str>> = found.iter().map(|it| &it.name).collect();
-            let mut missing: Vec<_> = watch.known.keys().filter(|name| !present.contains(name)).cloned().collect();
+            let gone = watch.known.iter().map(Known::name).filter(|name| !present.contains(name));
+            let mut missing: Vec<_> = gone.cloned().collect();
             missing.sort();
             return (found, missing);
         }

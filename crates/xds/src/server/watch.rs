@@ -1,8 +1,12 @@
 //! What one stream asked for, was sent and answered, for one resource type.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
+
+use bytes::Bytes;
 
 use crate::Resource;
 
@@ -26,6 +30,13 @@ impl Names {
 
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Some(names) if names.is_empty())
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(names) => names.contains(name),
+        }
     }
 
     pub fn insert(&mut self, name: Arc<str>) {
@@ -61,12 +72,68 @@ impl<N: Into<Arc<str>>> FromIterator<N> for Names {
     }
 }
 
-/// What the client holds, as far as is known from what was sent or what it told at connect.
+/// A resource that the client holds, as far as is known from what was sent or what it told at connect; found by its
+/// name. One pointer, since there are as many of these as there are streams and resources.
 #[derive(Debug, Clone)]
-pub(crate) struct Known {
-    pub(crate) version: u64,
-    /// Kept where an answer must repeat everything: clusters and listeners in state-of-the-world mode.
-    pub(crate) resource: Option<Arc<Resource>>,
+pub(crate) struct Known(Arc<Resource>);
+
+impl Known {
+    /// Longer bodies are not kept from being freed.
+    const SMALL: usize = 8 << 10;
+
+    /// The client has been sent this. `whole`: answers must repeat it, as those for clusters and listeners in
+    /// state-of-the-world mode.
+    pub(crate) fn sent(resource: &Arc<Resource>, whole: bool) -> Self {
+        if whole || resource.body.len() <= Self::SMALL {
+            Self(resource.clone())
+        } else {
+            Self::told(resource.name.clone(), resource.version)
+        }
+    }
+
+    /// The client says that it has this.
+    pub(crate) fn told(name: Arc<str>, version: u64) -> Self {
+        Self(Arc::new(Resource { name, version, body: Bytes::new() }))
+    }
+
+    /// Whether the name is the one that the resource has anyway.
+    pub(crate) fn shares(&self, resource: &Resource) -> bool {
+        Arc::ptr_eq(&self.0.name, &resource.name)
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// What was sent, where it was kept whole.
+    pub(crate) fn resource(&self) -> &Arc<Resource> {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Known {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Known {}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As the name is looked up.
+        str::hash(&self.0.name, state);
+    }
 }
 
 /// A response without an answer yet.
@@ -87,7 +154,7 @@ pub(crate) struct Watch {
     pub(crate) subscribed: bool,
     pub(crate) wildcard: bool,
     pub(crate) names: HashSet<Arc<str>>,
-    pub(crate) known: HashMap<Arc<str>, Known>,
+    pub(crate) known: HashSet<Known>,
     /// Asked for by the client: answered without waiting for other types.
     pub(crate) asked: Names,
     /// May have changed: looked at when it is this type's turn.
@@ -120,9 +187,16 @@ impl Watch {
         self.asked.is_empty() && self.dirty.is_empty() && self.in_flight.is_none()
     }
 
+    /// Names are kept as the resources have them, for there are as many as there are streams and resources.
+    pub(crate) fn share_name(&mut self, name: &Arc<str>) {
+        if self.names.get(name).is_some_and(|own| !Arc::ptr_eq(own, name)) {
+            self.names.replace(name.clone());
+        }
+    }
+
     /// Makes sure that this resource is sent, whatever the client is thought to hold.
     pub(crate) fn force(&mut self, name: Arc<str>) {
-        self.known.remove(&name);
+        self.known.remove(&*name);
         self.asked.insert(name);
     }
 

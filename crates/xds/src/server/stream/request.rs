@@ -48,12 +48,13 @@ impl Stream {
         if !first && subscribe.is_empty() && unsubscribe.is_empty() {
             return Ok(());
         }
-        let watch = &mut self.watches[kind.index()];
-        if watch.names.len() + subscribe.len() > MAX_NAMES {
+        if self.watches[kind.index()].names.len() + subscribe.len() > MAX_NAMES {
             return Err(BadRequest::TooManyNames(kind));
         }
+        let subscribe: Vec<Arc<str>> = subscribe.into_iter().map(|name| self.name(kind, name)).collect();
+        let watch = &mut self.watches[kind.index()];
         let implicit = first && kind.is_wildcard() && subscribe.is_empty();
-        if implicit || subscribe.iter().any(|name| name == WILDCARD) {
+        if implicit || subscribe.iter().any(|name| **name == *WILDCARD) {
             watch.wildcard = true;
             watch.respond = true;
             // A client that has something works with it, and can wait for its turn.
@@ -64,12 +65,11 @@ impl Stream {
             }
         }
         let mut cold = Vec::new();
-        for name in subscribe.into_iter().filter(|name| name != WILDCARD) {
-            let name: Arc<str> = name.into();
+        for name in subscribe.into_iter().filter(|name| **name != *WILDCARD) {
             // What the client told that it holds need not be sent to it; what it asks for again must be.
             if !watch.names.insert(name.clone()) || !first {
                 watch.force(name);
-            } else if watch.known.contains_key(&name) {
+            } else if watch.known.contains(&*name) {
                 watch.dirty.insert(name);
             } else {
                 cold.push(name.clone());
@@ -80,7 +80,7 @@ impl Stream {
             if name == WILDCARD {
                 watch.wildcard = false;
                 let names = &watch.names;
-                watch.known.retain(|name, _| names.contains(name));
+                watch.known.retain(|known| names.contains(known.name()));
             } else {
                 watch.names.remove(name.as_str());
                 watch.forget(&name);
@@ -92,11 +92,20 @@ impl Stream {
         // A client may come back with clusters whose endpoints got lost on the way.
         let clusters = &self.watches[ResourceType::Cluster.index()];
         if kind == ResourceType::Endpoint {
-            self.warming.extend(cold.into_iter().filter(|name| clusters.known.contains_key(name)));
+            self.warming.extend(cold.into_iter().filter(|name| clusters.known.contains(&**name)));
             self.warm_by.get_or_insert(now + WARM_TIMEOUT);
         }
         self.note_subscription(kind);
         Ok(())
+    }
+
+    /// A name as it is to be kept: endpoints are mostly asked for under names of clusters, and these are shared.
+    fn name(&self, kind: ResourceType, name: String) -> Arc<str> {
+        let clusters = &self.watches[ResourceType::Cluster.index()].known;
+        match clusters.get(name.as_str()).filter(|_| kind == ResourceType::Endpoint) {
+            Some(known) => known.name().clone(),
+            None => name.into(),
+        }
     }
 
     /// A reconnecting client tells which versions it holds, so that it need not be sent them.
@@ -106,8 +115,7 @@ impl Stream {
         }
         let watch = &mut self.watches[kind.index()];
         for (name, version) in versions.into_iter().take(MAX_NAMES) {
-            let known = Known { version: parse_version(&version), resource: None };
-            watch.known.insert(name.into(), known);
+            watch.known.replace(Known::told(name.into(), parse_version(&version)));
         }
     }
 
@@ -126,11 +134,12 @@ impl Stream {
         if request.resource_names.len() > MAX_NAMES {
             return Err(BadRequest::TooManyNames(kind));
         }
-        let watch = &mut self.watches[kind.index()];
+        let before = self.watches[kind.index()].wildcard;
         let wildcard = request.resource_names.iter().any(|name| name == WILDCARD)
-            || (kind.is_wildcard() && request.resource_names.is_empty() && (first || watch.wildcard));
-        let names: HashSet<Arc<str>> =
-            request.resource_names.into_iter().filter(|name| name != WILDCARD).map(Into::into).collect();
+            || (kind.is_wildcard() && request.resource_names.is_empty() && (first || before));
+        let named = request.resource_names.into_iter().filter(|name| name != WILDCARD);
+        let names: HashSet<Arc<str>> = named.map(|name| self.name(kind, name)).collect();
+        let watch = &mut self.watches[kind.index()];
         if !initial && wildcard == watch.wildcard && names == watch.names {
             return Ok(());
         }

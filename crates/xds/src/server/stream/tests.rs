@@ -253,6 +253,72 @@ fn sotw_answers_a_subscription_even_with_nothing() {
 }
 
 #[test]
+fn a_long_delta_response_goes_out_in_parts() {
+    let mut bench = Bench::new(Mode::Delta);
+    bench.stream = Stream::with_parts(Mode::Delta, 3 * 40);
+    let text = "x".repeat(30);
+    for name in ["a", "b", "c", "d", "e"] {
+        bench.world.put(Cds, name, &text);
+        bench.world.put(Eds, name, "1");
+    }
+    bench.world.put(Lds, "listener", "1");
+    bench.world.put(Rds, "80", "to a");
+    bench.subscribe(Cds, &[]);
+    let first = bench.advance();
+    assert_eq!(show(&first), ["cds +a +b +c"]);
+    assert!(bench.advance().is_empty(), "the next part waits for the answer");
+    bench.subscribe(Eds, &["a", "b", "c"]);
+    let endpoints = bench.advance();
+    assert_eq!(show(&endpoints), ["eds +a +b +c"], "what the client asks for does not wait");
+    bench.ack_all(&endpoints);
+    // In the meantime `d` is another and `a` is gone.
+    bench.world.put(Cds, "d", "new");
+    bench.world.remove(Cds, "a");
+    let newest = bench.world.version(Cds, "d");
+    bench.mark_all();
+    assert!(bench.advance().is_empty());
+    bench.answer(&first[0], None);
+    let second = bench.advance();
+    assert_eq!(show(&second), ["cds +d +e -a"], "as new as can be, once each");
+    assert_eq!(version_text(second[0].resources[0].version), newest);
+    bench.answer(&second[0], Some("no"));
+    bench.subscribe(Eds, &["d", "e"]);
+    let sent = bench.advance();
+    bench.ack_all(&sent);
+    assert_eq!(show(&bench.advance()), [""; 0], "a refused part is not sent again");
+
+    // Listeners and routes wait for all parts of a change.
+    let mut bench = Bench::settled(Mode::Delta);
+    bench.stream.part = 1;
+    bench.world.put(Cds, "c", "1");
+    bench.world.put(Eds, "c", "1");
+    bench.world.put(Cds, "d", "1");
+    bench.world.put(Eds, "d", "1");
+    bench.world.put(Rds, "80", "to c and d");
+    bench.mark_all();
+    let mut order = Vec::new();
+    loop {
+        let sent = bench.advance();
+        if sent.is_empty() {
+            break;
+        }
+        order.extend(show(&sent));
+        bench.ack_all(&sent);
+        for response in sent.iter().filter(|it| it.kind == Cds) {
+            let names: Vec<&str> = response.resources.iter().map(|it| &*it.name).collect();
+            bench.subscribe(Eds, &names);
+        }
+    }
+    assert_eq!(order, ["cds +c", "cds +d", "eds +c", "eds +d", "rds +80"]);
+
+    // State-of-the-world has no parts: what is left out would be gone.
+    let mut bench = Bench::small(Mode::Sotw);
+    bench.stream.part = 1;
+    bench.subscribe(Cds, &[]);
+    assert_eq!(show(&bench.advance()), ["cds +a +b"]);
+}
+
+#[test]
 fn make_before_break() {
     for mode in [Mode::Delta, Mode::Sotw] {
         let mut bench = Bench::settled(mode);
