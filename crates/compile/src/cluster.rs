@@ -22,6 +22,7 @@ use mizzen_snapshot::cluster::{
     TcpKeepalive, TransportMatch,
 };
 use mizzen_snapshot::tls::ClientTls;
+use mizzen_types::ClusterName;
 
 use crate::endpoint;
 use crate::filters::{self, Known, Place as FilterPlace};
@@ -79,7 +80,8 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
         });
     }
     let default_transport = finish(transport_socket(wire.transport_socket.as_ref()).at("transport_socket")?);
-    let discovery = discovery(wire)?;
+    let name = ClusterName::from(wire.name.as_str());
+    let discovery = discovery(wire, &name)?;
     let endpoints = match (&discovery, &wire.load_assignment) {
         (Discovery::Eds { .. }, Some(_)) => {
             return Err(Invalid::new("endpoints come by EDS and cannot be given here").within("load_assignment"));
@@ -102,7 +104,7 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
     let keepalive = wire.upstream_connection_options.as_ref().and_then(|options| options.tcp_keepalive.as_ref());
     let seconds = |value: Option<&protobuf::UInt32Value>| value::number(value).map(|s| Duration::from_secs(s.into()));
     let policy = ClusterPolicy {
-        name: wire.name.as_str().into(),
+        name,
         discovery,
         connect_timeout: value::positive(wire.connect_timeout.as_ref(), Duration::from_secs(5))
             .at("connect_timeout")?,
@@ -132,7 +134,7 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Compiled> {
     Ok(Compiled { policy, endpoints, fetch_timeout })
 }
 
-fn discovery(wire: &Wire) -> Result<Discovery> {
+fn discovery(wire: &Wire, name: &ClusterName) -> Result<Discovery> {
     let kind = match &wire.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(number)) => {
@@ -149,8 +151,9 @@ fn discovery(wire: &Wire) -> Result<Discovery> {
         DiscoveryType::LogicalDns => Discovery::LogicalDns { refresh: refresh()? },
         DiscoveryType::Eds => {
             let config = wire.eds_cluster_config.as_ref();
-            let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
-            Discovery::Eds { service_name: service.unwrap_or(&wire.name).to_owned() }
+            let service = config.map(|config| config.service_name.as_str());
+            let other = service.filter(|service| !service.is_empty() && *service != name.as_str());
+            Discovery::Eds { service_name: other.map_or_else(|| name.shared(), Arc::from) }
         }
         DiscoveryType::OriginalDst => {
             let config = match &wire.lb_config {

@@ -25,13 +25,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mizzen_proto::type_url;
-use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, EndpointSet};
+use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, Endpoint, EndpointSet};
+use mizzen_snapshot::route::{Action, Target};
 use mizzen_snapshot::{Listener, RouteTable, Snapshot};
 use mizzen_types::{ClusterName, ListenerName, RouteTableName, SecretName};
 
 use crate::cluster;
 use crate::invalid::Invalid;
 use crate::limits;
+use crate::packed::{Packed, Packer};
+use crate::pool::Pool;
 use crate::secret::Secret;
 use counts::Counts;
 use decode::{Compiled, Names};
@@ -98,8 +101,7 @@ pub struct Wanted {
 #[derive(Debug)]
 struct Held<T> {
     fingerprint: u64,
-    version: String,
-    body: Bytes,
+    packed: Packed,
     /// From the bootstrap: a control plane can neither change nor remove it.
     fixed: bool,
     value: T,
@@ -111,7 +113,8 @@ struct HeldCluster {
     /// Of a cluster that does not need EDS.
     endpoints: Option<Arc<EndpointSet>>,
     fetch_timeout: Option<Duration>,
-    secrets: Vec<String>,
+    /// The same for most clusters, and then one list.
+    secrets: Arc<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -132,11 +135,11 @@ pub struct Config {
     listeners: HashMap<ListenerName, Held<HeldListener>>,
     tables: HashMap<RouteTableName, Held<HeldTable>>,
     clusters: HashMap<ClusterName, Held<HeldCluster>>,
-    endpoints: HashMap<String, Held<Arc<EndpointSet>>>,
+    endpoints: HashMap<Arc<str>, Held<Arc<EndpointSet>>>,
     secrets: HashMap<SecretName, Held<Secret>>,
 
     /// Clusters by the EDS name that their endpoints come under.
-    services: HashMap<String, BTreeSet<ClusterName>>,
+    services: HashMap<Arc<str>, Vec<ClusterName>>,
     /// Clusters whose endpoints were waited for long enough.
     expired: HashSet<ClusterName>,
 
@@ -157,8 +160,14 @@ pub struct Config {
     retained_tables: BTreeSet<RouteTableName>,
 
     wanted_routes: Counts<RouteTableName>,
-    wanted_endpoints: Counts<String>,
+    wanted_endpoints: Counts<Arc<str>>,
     wanted_secrets: Counts<String>,
+
+    /// Equal parts of resources are kept once.
+    shared_endpoints: Pool<Endpoint>,
+    shared_secrets: Pool<Vec<String>>,
+    /// By type.
+    packers: HashMap<String, Packer>,
 }
 
 impl Config {
@@ -231,7 +240,7 @@ impl Config {
     pub fn wanted(&self) -> Wanted {
         Wanted {
             routes: self.wanted_routes.names().map(ToString::to_string).collect(),
-            endpoints: self.wanted_endpoints.names().cloned().collect(),
+            endpoints: self.wanted_endpoints.names().map(ToString::to_string).collect(),
             secrets: self.wanted_secrets.names().cloned().collect(),
         }
     }
@@ -240,16 +249,16 @@ impl Config {
         self.secrets.get(name).map(|held| &held.value)
     }
 
-    /// The accepted resources of a type as they came: name, version, encoded message. Secrets are not among them.
-    pub fn accepted(&self, type_url: &str) -> Vec<Resource> {
-        fn all<K: AsRef<str>, T>(held: &HashMap<K, Held<T>>) -> Vec<Resource> {
-            let resource = |(name, held): (&K, &Held<T>)| Resource {
-                name: name.as_ref().to_owned(),
-                version: held.version.clone(),
-                body: held.body.clone(),
-            };
-            let mut resources: Vec<_> = held.iter().map(resource).collect();
-            resources.sort_by(|left, right| left.name.cmp(&right.name));
+    /// Whether every route table that is asked for is visible.
+    pub fn has_wanted_tables(&self) -> bool {
+        self.wanted_routes.names().all(|name| self.published.routes.contains_key(name))
+    }
+
+    /// The accepted resources of a type as they came, by name. Secrets are not among them.
+    pub fn accepted(&self, type_url: &str) -> Vec<(&str, &Packed)> {
+        fn all<K: AsRef<str>, T>(held: &HashMap<K, Held<T>>) -> Vec<(&str, &Packed)> {
+            let mut resources: Vec<_> = held.iter().map(|(name, held)| (name.as_ref(), &held.packed)).collect();
+            resources.sort_unstable_by_key(|(name, _)| *name);
             resources
         }
         match type_url {
@@ -258,6 +267,17 @@ impl Config {
             type_url::CLUSTER => all(&self.clusters),
             type_url::ENDPOINT => all(&self.endpoints),
             _ => Vec::new(),
+        }
+    }
+
+    /// One of them.
+    pub fn accepted_as(&self, type_url: &str, name: &str) -> Option<&Packed> {
+        match type_url {
+            type_url::LISTENER => self.listeners.get(name).map(|held| &held.packed),
+            type_url::ROUTE => self.tables.get(name).map(|held| &held.packed),
+            type_url::CLUSTER => self.clusters.get(name).map(|held| &held.packed),
+            type_url::ENDPOINT => self.endpoints.get(name).map(|held| &held.packed),
+            _ => None,
         }
     }
 
@@ -324,8 +344,8 @@ impl Config {
         let (name, compiled) = decode::decode(type_url, &resource, fingerprint)?;
         // Late for somebody who asked and does not any more: kept, it would stay for ever.
         let asked = match type_url {
-            type_url::ROUTE => self.wanted_routes.has(&RouteTableName::from(name.as_str())),
-            type_url::ENDPOINT => self.wanted_endpoints.has(&name),
+            type_url::ROUTE => self.wanted_routes.has(name.as_str()),
+            type_url::ENDPOINT => self.wanted_endpoints.has(name.as_str()),
             _ => true,
         };
         if !asked {
@@ -347,23 +367,25 @@ impl Config {
                 limits::RESOURCES
             ));
         }
-        // Not a part of the connection's buffer, which may be far larger.
-        let body = if type_url == type_url::SECRET { Bytes::new() } else { Bytes::copy_from_slice(&resource.body) };
-        let version = resource.version;
+        let packed = match type_url {
+            type_url::SECRET => Packed::default(),
+            _ => self.packers.entry(type_url.to_owned()).or_default().pack(&resource.version, &resource.body),
+        };
         match compiled {
             Compiled::Listener(listener, names) => {
                 self.wanted_routes.add(&names.tables);
                 self.wanted_secrets.add(&names.secrets);
                 let name = listener.name.clone();
                 let value = HeldListener { listener: Arc::new(*listener), names: Arc::new(names) };
-                let old = self.listeners.insert(name.clone(), Held { fingerprint, version, body, fixed, value });
+                let old = self.listeners.insert(name.clone(), Held { fingerprint, packed, fixed, value });
                 self.forget_listener(old);
                 self.pending_listeners.insert(name);
             }
-            Compiled::Table(table, names) => {
+            Compiled::Table(mut table, mut names) => {
+                self.share_names(&mut table, &mut names);
                 let name = table.name.clone();
                 let value = HeldTable { table: Arc::new(*table), names: Arc::new(names) };
-                self.tables.insert(name.clone(), Held { fingerprint, version, body, fixed, value });
+                self.tables.insert(name.clone(), Held { fingerprint, packed, fixed, value });
                 self.retained_tables.remove(&name);
                 self.pending_tables.insert(name);
             }
@@ -372,18 +394,28 @@ impl Config {
                 let name = policy.name.clone();
                 if let Discovery::Eds { service_name } = &policy.discovery {
                     self.wanted_endpoints.add(std::slice::from_ref(service_name));
-                    self.services.entry(service_name.clone()).or_default().insert(name.clone());
+                    // Few services have more than one.
+                    let clusters = self.services.entry(service_name.clone()).or_insert_with(|| Vec::with_capacity(1));
+                    if !clusters.contains(&name) {
+                        clusters.push(name.clone());
+                    }
                 }
                 self.wanted_secrets.add(&secrets);
+                let secrets = self.shared_secrets.share(Arc::new(secrets));
                 let (policy, endpoints) = (Arc::new(policy), endpoints.map(Arc::new));
                 let value = HeldCluster { policy, endpoints, fetch_timeout, secrets };
-                let old = self.clusters.insert(name.clone(), Held { fingerprint, version, body, fixed, value });
+                let old = self.clusters.insert(name.clone(), Held { fingerprint, packed, fixed, value });
                 self.forget_cluster(&name, old);
                 self.pending_clusters.insert(name);
             }
-            Compiled::Endpoints(endpoints) => {
-                let held = Held { fingerprint, version, body, fixed, value: Arc::new(*endpoints) };
-                self.endpoints.insert(name.clone(), held);
+            Compiled::Endpoints(mut endpoints) => {
+                for endpoint in endpoints.localities.iter_mut().flat_map(|locality| &mut locality.endpoints) {
+                    *endpoint = self.shared_endpoints.share(Arc::clone(endpoint));
+                }
+                let held = Held { fingerprint, packed, fixed, value: Arc::new(*endpoints) };
+                let clusters = self.services.get_key_value(name.as_str());
+                let name = clusters.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
+                self.endpoints.insert(Arc::clone(&name), held);
                 for cluster in self.services.get(&name).into_iter().flatten() {
                     self.expired.remove(cluster);
                     self.pending_clusters.insert(cluster.clone());
@@ -392,10 +424,30 @@ impl Config {
             Compiled::Secret(secret) => {
                 let name = SecretName::from(name);
                 outcome.secrets_changed.push((name.clone(), Some(secret.clone())));
-                self.secrets.insert(name, Held { fingerprint, version, body, fixed, value: secret });
+                self.secrets.insert(name, Held { fingerprint, packed, fixed, value: secret });
             }
         }
         Ok(())
+    }
+
+    /// Names of clusters that are here already are taken from these.
+    fn share_names(&self, table: &mut RouteTable, names: &mut Names) {
+        let share = |name: &mut ClusterName| {
+            if let Some((known, _)) = self.clusters.get_key_value(name) {
+                name.clone_from(known);
+            }
+        };
+        names.clusters.iter_mut().for_each(share);
+        // It was compiled just now: nobody else holds its parts.
+        let hosts = table.hosts.iter_mut().filter_map(Arc::get_mut);
+        for route in hosts.flat_map(|host| &mut host.routes).filter_map(Arc::get_mut) {
+            let Action::Forward(forward) = &mut route.action else { continue };
+            match &mut forward.target {
+                Target::Cluster(name) => share(name),
+                Target::Weighted { clusters, .. } => clusters.iter_mut().for_each(|choice| share(&mut choice.cluster)),
+                Target::ClusterHeader(_) => {}
+            }
+        }
     }
 
     fn same(&self, type_url: &str, name: &str, fingerprint: u64) -> bool {
@@ -500,7 +552,7 @@ impl Config {
         let renamed =
             self.clusters.get(name).is_none_or(|new| new.value.policy.discovery != old.value.policy.discovery);
         if renamed && let Some(clusters) = self.services.get_mut(service_name) {
-            clusters.remove(name);
+            clusters.retain(|other| other != name);
         }
         if !self.wanted_endpoints.has(service_name) {
             self.services.remove(service_name);

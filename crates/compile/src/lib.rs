@@ -23,7 +23,9 @@ mod limits;
 mod listener;
 mod matcher;
 mod origin;
+mod packed;
 mod peer;
+mod pool;
 mod route;
 mod secret;
 mod tcp;
@@ -32,4 +34,5 @@ mod value;
 
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use config::{Config, Outcome, Refused, Resource, Update, Wanted};
+pub use packed::Packed;
 pub use secret::Secret;

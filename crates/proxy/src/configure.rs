@@ -14,6 +14,7 @@ use std::time::Duration;
 use mizzen_compile::{Bootstrap, Config, Outcome, Refused, Resource, Secret, Update};
 use mizzen_identity::certificate::{Certificate, TrustRoots};
 use mizzen_identity::secrets::{IDENTITY, ROOTS};
+use mizzen_net::memory;
 use mizzen_snapshot::tls::{CertificateSource, Roots};
 use mizzen_types::{ClusterName, SecretName};
 use mizzen_xds::ResourceType;
@@ -29,6 +30,8 @@ use kept::Kept;
 
 /// How long after the last update a removed cluster that routes still name is let go.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long after the last update the memory is given back that only taking it needed.
+const QUIET: Duration = Duration::from_secs(2);
 /// Time between looks at what waits: endpoints that do not come, addresses that are taken.
 const TICK: Duration = Duration::from_millis(500);
 /// Changes within this time are written to disk once.
@@ -52,6 +55,8 @@ pub struct Configurator {
     needs_control_plane: bool,
     warming_since: HashMap<ClusterName, Instant>,
     last_update: Instant,
+    /// Memory that the last update needed may be there still.
+    swollen: bool,
     /// For the admin interface.
     held: Arc<Held>,
 }
@@ -83,6 +88,7 @@ impl Configurator {
             needs_control_plane: bootstrap.listeners_by_ads || bootstrap.clusters_by_ads,
             warming_since: HashMap::new(),
             last_update: Instant::now(),
+            swollen: true,
             held,
         };
         for update in &bootstrap.resources {
@@ -207,6 +213,7 @@ impl Configurator {
         );
         let outcome = self.config.apply(update.clone());
         self.last_update = Instant::now();
+        self.swollen = true;
         self.note(&update, &outcome, Origin::Discovered);
         self.publish();
         self.answer(handle, kind, id, &outcome);
@@ -267,7 +274,11 @@ impl Configurator {
                     self.held.refuse(url, &resource.name, &resource.version, &refused.to_string());
                     self.refused.insert((url.to_owned(), refused.name.clone()), refused.clone());
                 }
-                None => self.held.put(url, &resource.name, &resource.version, resource.body.clone(), origin),
+                None => {
+                    if let Some(packed) = self.config.accepted_as(url, &resource.name) {
+                        self.held.put(url, &resource.name, packed.clone(), origin);
+                    }
+                }
             }
         }
         let mut gone = update.removed.clone();
@@ -321,8 +332,7 @@ impl Configurator {
     fn check_ready(&self) {
         let heard = |kind| self.heard.contains(&kind);
         let answered = !self.needs_control_plane || heard(ResourceType::Cluster) && heard(ResourceType::Listener);
-        let wanted = self.config.wanted();
-        let tables = wanted.routes.iter().all(|name| self.config.snapshot().routes.contains_key(name.as_str()));
+        let tables = self.config.has_wanted_tables();
         let identity = !self.own_secrets || self.shared.secrets.identity().is_some();
         if (answered || self.from_disk) && tables && identity && self.warming_since.is_empty() {
             self.health.configured();
@@ -334,6 +344,7 @@ impl Configurator {
             || self.config.has_retained()
             || !self.bind_failures.is_empty()
             || self.keep_at.is_some()
+            || self.swollen
             || !self.health.is_ready();
         if waits { TICK } else { Duration::from_secs(3600) }
     }
@@ -364,6 +375,11 @@ impl Configurator {
         }
         if self.keep_at.is_some_and(|at| now >= at) {
             self.keep();
+        }
+        if self.swollen && now.duration_since(self.last_update) >= QUIET {
+            self.swollen = false;
+            memory::release_free_heap();
+            memory::release_program_text();
         }
         self.check_ready();
     }

@@ -331,6 +331,8 @@ async fn tidy(shared: &Arc<Shared>, record: &Record) {
             tidied = Instant::now();
             let snapshot = shared.snapshot.load_full();
             record.sweep(|cluster| snapshot.clusters.contains_key(cluster));
+            // What the last minute did not need is not counted as ours; the rest comes back page by page, unread.
+            mizzen_net::memory::release_program_text();
         }
     }
 }

@@ -125,7 +125,7 @@ pub enum Discovery {
     Static,
     /// Endpoints come by EDS under this name.
     Eds {
-        service_name: String,
+        service_name: Arc<str>,
     },
     StrictDns {
         refresh: Duration,
@@ -286,7 +286,7 @@ pub struct LocalityEndpoints {
     pub endpoints: Vec<Arc<Endpoint>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub address: EndpointAddress,
     pub weight: u32,
@@ -320,7 +320,7 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Health {
     Healthy,
     Unhealthy,
@@ -328,7 +328,7 @@ pub enum Health {
     Draining,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct EndpointWorkload {
     pub workload: String,
     pub namespace: String,

@@ -1,5 +1,6 @@
 //! How many ask for a name.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
@@ -36,7 +37,10 @@ impl<K: Ord + Clone> Counts<K> {
         }
     }
 
-    pub(super) fn has(&self, name: &K) -> bool {
+    pub(super) fn has<Q: Ord + ?Sized>(&self, name: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
         self.counts.contains_key(name)
     }
 

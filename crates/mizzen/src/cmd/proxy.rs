@@ -82,9 +82,6 @@ pub(crate) struct Proxy {
     output: Output,
 }
 
-/// After this time, what only starting needed is not needed any more.
-const SETTLED: Duration = Duration::from_secs(2);
-
 #[derive(Debug, Subcommand)]
 enum Role {
     /// The proxy beside one workload, from the environment of its pod
@@ -146,14 +143,11 @@ impl Proxy {
     fn serve(self, config: ProxyConfig) -> anyhow::Result<ExitCode> {
         let level = log_level(logging::start(&self.log_level)?);
         let output = self.output;
+        mizzen_net::memory::keep_no_large_blocks();
         // Requests are served by the worker threads; this one configures them and serves the operator's ports.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let shutdown = signals::end()?;
-            tokio::spawn(async {
-                tokio::time::sleep(SETTLED).await;
-                mizzen_net::memory::release_program_text();
-            });
             run::run(config, Some(level), |started| terminal::print(&text(started, &[], output)), shutdown).await?;
             Ok(ExitCode::SUCCESS)
         })

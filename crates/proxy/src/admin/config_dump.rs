@@ -1,7 +1,7 @@
 //! `/config_dump`: resources as they came, in Envoy's shape.
 //!
-//! Whoever takes resources in tells [`Held`]. Bodies are kept as they came on the wire and shared with whoever else
-//! has them; only a dump turns them into JSON, and takes keys out of it.
+//! Whoever takes resources in tells [`Held`]. They are kept packed and shared with whoever else has them; only a dump
+//! turns them into JSON, and takes keys out of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
+use mizzen_compile::Packed;
 use mizzen_identity::Secrets;
 use mizzen_proto::json::Json;
 use regex::Regex;
@@ -49,8 +49,7 @@ struct Resource {
 
 struct Active {
     origin: Origin,
-    version: String,
-    body: Bytes,
+    packed: Packed,
     since: SystemTime,
 }
 
@@ -123,10 +122,10 @@ impl Held {
         *lock(&self.bootstrap) = Some(bootstrap);
     }
 
-    /// A resource is in force. `body` is the message that an `Any` of this type holds.
-    pub fn put(&self, type_url: &str, name: &str, version: &str, body: Bytes, origin: Origin) {
+    /// A resource is in force.
+    pub fn put(&self, type_url: &str, name: &str, packed: Packed, origin: Origin) {
         let Some(kind) = Kind::of(type_url) else { return };
-        let active = Active { origin, version: version.to_owned(), body, since: SystemTime::now() };
+        let active = Active { origin, packed, since: SystemTime::now() };
         let new = Resource { active: Some(active), refused: None };
         lock(&self.resources).insert((kind, name.to_owned()), new);
     }
@@ -192,12 +191,13 @@ impl Resource {
 fn entry(kind: Kind, name: &str, resource: &Resource, json: &Json) -> Value {
     let mut entry = Map::new();
     if let Some(active) = &resource.active {
-        let body = json.decode_any(kind.type_url(), &active.body).unwrap_or_else(|error| {
+        let body = json.decode_any(kind.type_url(), &active.packed.unpack()).unwrap_or_else(|error| {
             // Some part of it is of a type that is not known here; obeying it did not need that part.
             json!({"@type": kind.type_url(), "name": name, "not_shown": error.to_string()})
         });
-        if !active.version.is_empty() {
-            entry.insert("version_info".to_owned(), active.version.clone().into());
+        let version = active.packed.version();
+        if !version.is_empty() {
+            entry.insert("version_info".to_owned(), version.into());
         }
         entry.insert(kind.section().key.to_owned(), body);
         entry.insert("last_updated".to_owned(), timestamp(active.since).into());

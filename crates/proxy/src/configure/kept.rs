@@ -2,16 +2,16 @@
 //!
 //! Secrets are not here: keys stay in memory.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use mizzen_compile::{Resource, Update};
+use mizzen_compile::{Packed, Resource, Update};
 use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource as Wire};
 use mizzen_proto::google::protobuf::Any;
 use mizzen_xds::ResourceType;
-use prost::Message;
+use prost::{Message, encoding};
 
 pub(super) struct Kept {
     folder: PathBuf,
@@ -52,27 +52,41 @@ impl Kept {
         Ok(updates)
     }
 
-    pub(super) fn save(&self, all: impl Iterator<Item = (ResourceType, Vec<Resource>)>) -> io::Result<()> {
+    pub(super) fn save<'a>(
+        &self,
+        all: impl Iterator<Item = (ResourceType, Vec<(&'a str, &'a Packed)>)>,
+    ) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         for (kind, resources) in all {
-            let resources = resources.into_iter().map(|resource| Wire {
-                name: resource.name,
-                version: resource.version,
-                resource: Some(Any { type_url: kind.type_url().to_owned(), value: resource.body.to_vec() }),
-                ..Wire::default()
-            });
-            let message = DeltaDiscoveryResponse { resources: resources.collect(), ..Default::default() };
-            replace(&self.file(kind), &message.encode_to_vec())?;
+            replace(&self.file(kind), |file| {
+                resources.iter().try_for_each(|(name, packed)| file.write_all(&field(kind, name, packed)))
+            })?;
         }
         Ok(())
     }
 }
 
+/// One resource as a field of a [`DeltaDiscoveryResponse`]. Written one by one, because all together are large.
+fn field(kind: ResourceType, name: &str, packed: &Packed) -> Vec<u8> {
+    const RESOURCES: u32 = 2;
+    let resource = Wire {
+        name: name.to_owned(),
+        version: packed.version().to_owned(),
+        resource: Some(Any { type_url: kind.type_url().to_owned(), value: packed.unpack().to_vec() }),
+        ..Wire::default()
+    };
+    let mut bytes = Vec::with_capacity(resource.encoded_len() + 16);
+    encoding::message::encode(RESOURCES, &resource, &mut bytes);
+    bytes
+}
+
 /// Writes beside the file and renames: a reader sees the old bytes or the new ones.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = BufWriter::new(file);
+    write(&mut file)?;
+    file.flush()?;
     fs::rename(&beside, path)
 }
 
@@ -87,11 +101,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kept = Kept::new(folder.path().to_path_buf());
         assert!(kept.load().unwrap().is_empty());
-        let resource = Resource { name: "a".to_owned(), version: "1".to_owned(), body: b"xyz".to_vec().into() };
-        kept.save([(ResourceType::Cluster, vec![resource])].into_iter()).unwrap();
+        let resources =
+            [("a", "1", b"xyz"), ("b", "2", b"uvw")].map(|(name, version, body)| (name, Packed::alone(version, body)));
+        let all = resources.iter().map(|(name, packed)| (*name, packed)).collect();
+        kept.save([(ResourceType::Cluster, all)].into_iter()).unwrap();
         let loaded = kept.load().unwrap();
         assert_eq!(loaded.len(), 1);
-        assert_eq!((loaded[0].resources[0].name.as_str(), &loaded[0].resources[0].body[..]), ("a", &b"xyz"[..]));
+        let read = |at: usize| {
+            let Resource { name, version, body } = &loaded[0].resources[at];
+            (name.as_str(), version.as_str(), &body[..])
+        };
+        assert_eq!((read(0), read(1)), (("a", "1", &b"xyz"[..]), ("b", "2", &b"uvw"[..])));
         let mode = fs::metadata(kept.file(ResourceType::Cluster)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         fs::write(kept.file(ResourceType::Cluster), b"\xff\xff").unwrap();

@@ -8,7 +8,7 @@ use clap::Args;
 use mizzen_agent::{Inputs, Role, files, loglevel, resolve, run};
 use mizzen_proxy::Limits;
 
-use super::{SETTLED, log_level, text};
+use super::{log_level, text};
 use crate::cmd::Output;
 use crate::{logging, signals, terminal};
 
@@ -93,13 +93,10 @@ impl Agent {
         }
         let level = log_level(logging::start_in_container(&filter, self.log_as_json)?);
         let output = self.output;
+        mizzen_net::memory::keep_no_large_blocks();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let shutdown = signals::end()?;
-            tokio::spawn(async {
-                tokio::time::sleep(SETTLED).await;
-                mizzen_net::memory::release_program_text();
-            });
             let started = |started: &run::Started| {
                 let ports = [("agent", started.status)];
                 match output {

@@ -14,11 +14,11 @@ fn all() -> Query {
 fn held() -> Held {
     let held = Held::default();
     held.set_bootstrap(json!({"node": {"id": "a"}}));
-    let cluster = |name: &str| Cluster { name: name.to_owned(), ..Cluster::default() }.encode_to_vec().into();
+    let cluster = |name: &str| Cluster { name: name.to_owned(), ..Cluster::default() }.encode_to_vec();
     let listener = Listener { name: "l".to_owned(), ..Listener::default() }.encode_to_vec();
-    held.put(CLUSTER, "xds-grpc", "", cluster("xds-grpc"), Origin::Static);
-    held.put(CLUSTER, "outbound|80||a", "v1", cluster("outbound|80||a"), Origin::Discovered);
-    held.put(LISTENER, "l", "v2", listener.into(), Origin::Discovered);
+    held.put(CLUSTER, "xds-grpc", Packed::alone("", &cluster("xds-grpc")), Origin::Static);
+    held.put(CLUSTER, "outbound|80||a", Packed::alone("v1", &cluster("outbound|80||a")), Origin::Discovered);
+    held.put(LISTENER, "l", Packed::alone("v2", &listener), Origin::Discovered);
     held.refuse(LISTENER, "l", "v3", "no such filter");
     held.refuse(LISTENER, "bad", "v3", "no address");
     held
@@ -76,7 +76,7 @@ fn removed_resources_are_gone() {
 #[test]
 fn bytes_that_are_no_resource_do_not_spoil_the_dump() {
     let held = held();
-    held.put(CLUSTER, "broken", "v", Bytes::from_static(b"\xff\xff\xff"), Origin::Discovered);
+    held.put(CLUSTER, "broken", Packed::alone("v", b"\xff\xff\xff"), Origin::Discovered);
     let dump = held.dump(&Secrets::new(), &all()).unwrap().to_string();
     assert!(dump.contains("not_shown") && dump.contains("outbound|80||a"));
 }
