@@ -37,7 +37,7 @@ impl Extent {
         self.endpoints.extend(other.endpoints);
     }
 
-    fn add(&mut self, kinds: &[ResourceType]) {
+    pub(crate) fn add(&mut self, kinds: &[ResourceType]) {
         for (kind, all) in ResourceType::ALL.iter().zip(&mut self.all) {
             *all |= kinds.contains(kind);
         }

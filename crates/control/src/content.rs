@@ -20,8 +20,8 @@ pub(crate) struct Contents {
     metadata: Value,
     world: Arc<World>,
     view: ProxyView,
-    /// Whether the proxy has proved to be in the namespace that it says.
-    proved: bool,
+    /// Whether the proxy may be given Secrets.
+    secrets: bool,
     scope: Arc<Scope>,
     cache: Arc<Cache>,
     /// Resources of this proxy alone, with the revision they were made from.
@@ -30,7 +30,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    pub(crate) fn new(node: &Node, proved: bool, world: Arc<World>, cache: Arc<Cache>) -> Result<Self, Status> {
+    pub(crate) fn new(node: &Node, secrets: bool, world: Arc<World>, cache: Arc<Cache>) -> Result<Self, Status> {
         let metadata = Value::Object(node.metadata.clone());
         let view = ProxyView::new(&node.id, &metadata, &world.mesh)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -42,7 +42,7 @@ impl Contents {
         }
         let scope = Arc::new(view.scope(&world.mesh));
         let node_id = node.id.clone();
-        Ok(Self { node_id, metadata, world, view, proved, scope, cache, inbound: None, listeners: None })
+        Ok(Self { node_id, metadata, world, view, secrets, scope, cache, inbound: None, listeners: None })
     }
 
     /// Moves on to a newer world.
@@ -139,9 +139,14 @@ impl Contents {
         made.first().cloned()
     }
 
-    /// Secrets are for those alone who have proved who they are. Not cached: they are few, and nobody shares them.
+    /// From now on the proxy may be given Secrets, or not any more.
+    pub(crate) fn allow_secrets(&mut self, allowed: bool) {
+        self.secrets = allowed;
+    }
+
+    /// Secrets are for those alone who may read them. Not cached: they are few, and nobody shares them.
     fn secret(&self, name: &str) -> Option<Arc<Resource>> {
-        if !self.proved {
+        if !self.secrets {
             return None;
         }
         shared(mizzen_translate::secret(&self.world.mesh, &self.view, name)).pop()

@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) findings: ArcSwap<(Vec<Finding>, Vec<Finding>)>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cache: Arc<Cache>,
+    /// What is waited for before that, for those who ask why.
+    pub(crate) waiting: ArcSwap<String>,
     /// Whether all sources have been read once and what they said is in force. Nobody is served before that.
     pub(crate) ready: watch::Sender<bool>,
 }
@@ -87,6 +89,7 @@ impl Shared {
             findings: ArcSwap::default(),
             cache: Arc::new(Cache::new(metrics.clone())),
             metrics,
+            waiting: ArcSwap::from_pointee("the configuration has not been read for the first time yet".to_owned()),
             ready: watch::Sender::new(false),
         }
     }

@@ -60,7 +60,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if shared.is_ready() {
         return "ready\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "the configuration has not been read for the first time yet\n").into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", shared.waiting.load())).into_response()
 }
 
 async fn index() -> &'static str {

@@ -8,7 +8,7 @@
 
 pub(crate) mod authority;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub(crate) mod leader;
 pub(crate) mod objects;
 pub(crate) mod permissions;
@@ -35,7 +35,7 @@ use crate::engine::Shared;
 use crate::run::KubernetesConfig;
 pub(crate) use authority::CaError;
 use leader::{Election, Leading};
-use objects::in_time;
+use objects::{Patience, in_time};
 
 /// Under this name fields are owned in Kubernetes.
 pub(crate) const FIELD_MANAGER: &str = "istiod";
@@ -121,20 +121,21 @@ impl Place {
         }
     }
 
-    /// The trust domain that the mesh's configuration names, if it does.
-    pub(crate) async fn trust_domain(&self) -> Option<String> {
+    /// The trust domain that the mesh's configuration names, if it does; as soon as the API server answers.
+    pub(crate) async fn trust_domain(&self, shared: &Shared) -> Option<String> {
         let name = self.mesh_config();
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace);
-        let map = loop {
+        let what = format!("the ConfigMap {}/{name} cannot be read", self.namespace);
+        let mut patience = Patience::new(shared, what);
+        loop {
             match in_time(maps.get_opt(&name)).await {
-                Ok(map) => break map?,
-                Err(error) => {
-                    tracing::error!(%error, "waiting for the ConfigMap {}/{name}", self.namespace);
-                    tokio::time::sleep(Duration::from_secs(2)).await;
+                Ok(map) => {
+                    patience.over();
+                    return trust_domain(map?.data?.get("mesh")?);
                 }
+                Err(error) => patience.wait(&error).await,
             }
-        };
-        trust_domain(map.data?.get("mesh")?)
+        }
     }
 }
 

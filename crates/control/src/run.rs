@@ -20,6 +20,7 @@ use mizzen_types::TrustDomain;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::admission::Admission;
 use crate::engine::{Engine, Event, Shared};
@@ -162,13 +163,21 @@ pub async fn run(
         None => None,
     };
     let mut shutdown = pin!(shutdown);
+    let shared = Arc::new(Shared::new());
+    let (stop, stopped) = watch::channel(false);
+    let end = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
+    let mut tasks = JoinSet::new();
+    // Before anything that may have to be waited for: here it is found why the control plane is not ready.
+    let app = http::router(shared.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(pages, app).with_graceful_shutdown(end(stopped.clone()));
+    tasks.spawn(async move { ("debug HTTP", server.await.map_err(|error| error.to_string())) });
     let place = match &config.kubernetes {
         Some(kubernetes) => Some(Place::connect(kubernetes).await?),
         None => None,
     };
     let addresses = [xds_bound, secure_bound];
     let identity = tokio::select! {
-        identity = Identity::prepare(&config, &addresses, place.as_ref()) => identity?,
+        identity = Identity::prepare(&config, &addresses, place.as_ref(), &shared) => identity?,
         () = &mut shutdown => return Ok(()),
     };
     let files = match (config.config.as_slice(), &place) {
@@ -177,9 +186,7 @@ pub async fn run(
     };
     let layers = files.iter().map(|_| Layer::Files).chain(place.iter().map(|_| Layer::Kubernetes)).collect();
 
-    let shared = Arc::new(Shared::new());
     let (events, queue) = mpsc::unbounded_channel();
-    let (stop, stopped) = watch::channel(false);
     let engine = tokio::spawn(Engine::new(shared.clone(), layers, queue, &events).run());
     let permissions = place.as_ref().map(|place| Arc::new(Permissions::new(place.client.clone())));
     let common =
@@ -192,10 +199,8 @@ pub async fn run(
         Arc::new(Admission { shared, common, authenticator, streams, next })
     };
 
-    let mut tasks = JoinSet::new();
     let mut sources = JoinSet::new();
     let webhook_bound = webhooks.as_ref().map(|(_, bound)| *bound);
-    let end = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
     let signing = || SigningService::new(identity.authority.clone(), identity.authenticator.clone());
     let loopback = xds_bound.ip().is_loopback();
     let server = serve::plaintext(xds, admission(None), loopback.then(signing), places.clone(), end(stopped.clone()));
@@ -204,9 +209,6 @@ pub async fn run(
     let secure = admission(Some(identity.authenticator.clone()));
     let server = serve::secure(secure_xds, tls, secure, signing(), places, end(stopped.clone()));
     tasks.spawn(async move { ("discovery over TLS", server.await.map_err(|error| error.to_string())) });
-    let app = http::router(shared.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(pages, app).with_graceful_shutdown(end(stopped.clone()));
-    tasks.spawn(async move { ("debug HTTP", server.await.map_err(|error| error.to_string())) });
     if let Some((source, first)) = files {
         sources.spawn(watch_files(source, first, events.clone()));
     }
@@ -214,7 +216,7 @@ pub async fn run(
     if let Some(place) = &place {
         let source = KubernetesSource::watch(&place.client, &place.watched());
         statuses = source.statuses();
-        sources.spawn(watch_kubernetes(source, events.clone()));
+        sources.spawn(watch_kubernetes(source, shared.clone(), events.clone()));
     }
     if let (Some((listener, _)), Some(webhook)) = (webhooks, &config.webhook) {
         let root = place.as_ref().map_or("istio-system", |place| &place.namespace);
@@ -288,8 +290,22 @@ async fn watch_files(mut source: FileSource, first: Batch, events: mpsc::Unbound
     }
 }
 
-async fn watch_kubernetes(mut source: KubernetesSource, events: mpsc::UnboundedSender<Event>) {
-    let mut batch = source.first().await;
+async fn watch_kubernetes(mut source: KubernetesSource, shared: Arc<Shared>, events: mpsc::UnboundedSender<Event>) {
+    /// How often it is said what is being waited for: to those who ask, and in the logs.
+    const TELL: Duration = Duration::from_secs(1);
+    const LOG: Duration = Duration::from_secs(5);
+    let mut logged = Instant::now();
+    let mut batch = loop {
+        if let Ok(batch) = tokio::time::timeout(TELL, source.first()).await {
+            break batch;
+        }
+        let missing = source.missing().join(", ");
+        if logged.elapsed() >= LOG {
+            tracing::info!(missing, "still waiting for the API server to list everything");
+            logged = Instant::now();
+        }
+        shared.waiting.store(Arc::new(format!("waiting for the API server to list: {missing}")));
+    };
     while events.send(Event::Config(Layer::Kubernetes, batch)).is_ok() {
         batch = source.next().await;
     }
@@ -312,9 +328,10 @@ impl Identity {
         config: &ControlConfig,
         bound: &[SocketAddr],
         place: Option<&Place>,
+        shared: &Shared,
     ) -> Result<Self, ControlError> {
         let trust_domain = match place {
-            Some(place) => place.trust_domain().await,
+            Some(place) => place.trust_domain(shared).await,
             None => None,
         };
         let trust_domain = TrustDomain::new(trust_domain.as_ref().unwrap_or(&config.trust_domain));
@@ -323,7 +340,7 @@ impl Identity {
         let authority = match (place, &config.state_dir) {
             (Some(place), _) => {
                 let secrets = CaSecrets::new(place, trust_domain.clone());
-                let loaded = secrets.open_patiently().await.map_err(KubernetesError::from)?;
+                let loaded = secrets.open_patiently(shared).await.map_err(KubernetesError::from)?;
                 kept = Some((secrets, loaded.held));
                 loaded.authority
             }
@@ -410,3 +427,6 @@ fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::write(&temporary, content)?;
     std::fs::rename(&temporary, path)
 }
+
+#[cfg(test)]
+mod tests;

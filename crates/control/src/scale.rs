@@ -51,7 +51,8 @@ impl Plane {
     fn new() -> Self {
         let shared = Shared::new();
         let (sender, events) = mpsc::unbounded_channel();
-        let common = Common { events: sender, metrics: shared.metrics.clone(), cache: shared.cache.clone() };
+        let common =
+            Common { events: sender, metrics: shared.metrics.clone(), cache: shared.cache.clone(), permissions: None };
         Self { shared, common, events, clients: Vec::new(), misses: 0 }
     }
 

@@ -9,9 +9,11 @@ use mizzen_xds::{Mode, Resource, ResourceType};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::Status;
 
+use crate::access::Access;
 use crate::cache::Cache;
 use crate::content::Contents;
 use crate::engine::{Connection, Event};
+use crate::kubernetes::permissions::Permissions;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::queue::Slot;
@@ -28,6 +30,8 @@ pub(crate) struct ProxySession {
     id: StreamId,
     slot: Arc<Slot>,
     contents: Contents,
+    /// Whether it is given Secrets.
+    access: Access,
     events: mpsc::UnboundedSender<Event>,
     metrics: Arc<Metrics>,
     /// When the oldest change came in that is being sent.
@@ -43,6 +47,8 @@ pub(crate) struct Common {
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cache: Arc<Cache>,
+    /// In a cluster: who may read Secrets.
+    pub(crate) permissions: Option<Arc<Permissions>>,
 }
 
 impl ProxySession {
@@ -57,7 +63,8 @@ impl ProxySession {
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, Status> {
         let node = Arc::new(node);
-        let contents = Contents::new(&node, identity.is_some(), world.clone(), common.cache.clone())?;
+        let access = Access::new(node.role == "router", identity.as_ref(), common.permissions.as_ref());
+        let contents = Contents::new(&node, access.allowed(), world.clone(), common.cache.clone())?;
         let slot = Arc::new(Slot::new(world));
         let status = ProxyStatus::new(node, identity, mode, SystemTime::now());
         let connection = Connection { id, slot: slot.clone(), status };
@@ -67,6 +74,7 @@ impl ProxySession {
             id,
             slot,
             contents,
+            access,
             events: common.events.clone(),
             metrics: common.metrics.clone(),
             since: None,
@@ -95,6 +103,7 @@ impl Session for ProxySession {
     async fn changed(&mut self) -> Result<(), Status> {
         tokio::select! {
             filled = self.slot.filled() => filled,
+            () = self.access.changed() => Ok(()),
             () = tokio::time::sleep_until(self.expires) => {
                 Err(Status::unavailable("the stream has reached its greatest age; reconnect"))
             }
@@ -105,7 +114,12 @@ impl Session for ProxySession {
         let taken = self.slot.take();
         self.since = self.since.or(taken.since);
         self.contents.advance(taken.world);
-        taken.extent.into_marks()
+        let mut extent = taken.extent;
+        if self.access.take_change() {
+            self.contents.allow_secrets(self.access.allowed());
+            extent.add(&[ResourceType::Secret]);
+        }
+        extent.into_marks()
     }
 
     fn observe(&mut self, event: Observed) {

@@ -88,17 +88,17 @@ impl KubernetesSource {
     /// Waits until every kind that the API server has was listed, and says what is there. What was waited for is
     /// kept when it is dropped.
     pub async fn first(&mut self) -> Batch {
-        /// After this it is said what is being waited for.
-        const LONG: Duration = Duration::from_secs(5);
         loop {
             if let Some(batch) = self.state.first() {
                 return batch;
             }
-            if tokio::time::timeout(LONG, self.gather()).await.is_err() {
-                let missing = self.state.missing().join(", ");
-                tracing::info!(missing, "still waiting for the API server to list everything");
-            }
+            self.gather().await;
         }
+    }
+
+    /// The kinds that have not been listed yet.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.state.missing()
     }
 
     /// Waits until something is different and says what. Ends never, but may be dropped at any time.

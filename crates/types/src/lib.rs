@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod causes;
 pub mod hostname;
 pub mod labels;
 pub mod locality;
@@ -14,6 +15,7 @@ pub mod percent;
 pub mod protocol;
 pub mod spiffe;
 
+pub use causes::with_causes;
 pub use hostname::Hostname;
 pub use labels::Labels;
 pub use locality::Locality;

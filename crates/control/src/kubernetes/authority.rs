@@ -19,7 +19,8 @@ use tokio_stream::StreamExt;
 
 use super::Place;
 use super::leader::Leading;
-use super::objects::{WriteError, follow, in_time};
+use super::objects::{Patience, WriteError, follow, in_time};
+use crate::engine::Shared;
 
 /// The authority that somebody has plugged in.
 const PLUG_IN: &str = "cacerts";
@@ -90,14 +91,15 @@ impl CaSecrets {
     }
 
     /// Opens it as soon as the API server answers.
-    pub(crate) async fn open_patiently(&self) -> Result<Loaded, CaError> {
+    pub(crate) async fn open_patiently(&self, shared: &Shared) -> Result<Loaded, CaError> {
+        let mut patience = Patience::new(shared, "the certificate authority cannot be opened".to_owned());
         loop {
             match self.open().await {
-                Err(error @ CaError::Api(..)) => {
-                    tracing::error!(%error, "waiting for the certificate authority");
-                    tokio::time::sleep(RETRY).await;
+                Err(error @ CaError::Api(..)) => patience.wait(&error).await,
+                other => {
+                    patience.over();
+                    return other;
                 }
-                other => return other,
             }
         }
     }

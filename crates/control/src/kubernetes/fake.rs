@@ -64,6 +64,32 @@ impl Fake {
         Client::new(service, "default")
     }
 
+    /// Answers on a socket, for those who connect as they do to a real one.
+    pub(crate) fn listen(&self, listener: tokio::net::TcpListener) -> tokio::task::JoinHandle<()> {
+        let fake = self.clone();
+        let answer = move |request: Request<axum::body::Body>| {
+            let fake = fake.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = Body::from(body.collect().await.unwrap().to_bytes().to_vec());
+                let (head, body) = fake.answer(Request::from_parts(head, body)).await.into_parts();
+                // The streams of watches go through a channel that can be sent to another thread.
+                let (lines, queue) = mpsc::channel::<Result<Bytes, Infallible>>(64);
+                tokio::spawn(async move {
+                    let mut body = body.into_data_stream();
+                    while let Some(Ok(line)) = body.next().await {
+                        if lines.send(Ok(line)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                Response::from_parts(head, axum::body::Body::from_stream(ReceiverStream::new(queue)))
+            }
+        };
+        let app = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
+    }
+
     /// A replica of a control plane in `istio-system`.
     pub(crate) fn place(&self, replica: &str) -> Place {
         Place {

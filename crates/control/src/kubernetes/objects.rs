@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource, ResourceExt};
+use mizzen_types::with_causes;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
+
+use crate::engine::Shared;
 
 /// Namespace and name.
 pub(crate) type Name = (String, String);
@@ -184,6 +188,46 @@ pub(crate) async fn in_time<T>(request: impl Future<Output = Result<T, kube::Err
     }
 }
 
+/// Something without which the control plane cannot start is waited for: the logs and `/ready` say what and why.
+pub(crate) struct Patience<'s> {
+    shared: &'s Shared,
+    what: String,
+    pause: Duration,
+    said: Option<(String, Instant)>,
+}
+
+/// The same reason is said again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+impl<'s> Patience<'s> {
+    /// `what`: what cannot be done yet, as in "the ConfigMap istio-system/istio cannot be read".
+    pub(crate) fn new(shared: &'s Shared, what: String) -> Self {
+        Self { shared, what, pause: FIRST_PAUSE, said: None }
+    }
+
+    /// It has failed; waits before it is tried again, each time longer.
+    pub(crate) async fn wait(&mut self, error: &(dyn std::fmt::Display + Sync)) {
+        let why = format!("waiting for the API server: {}: {error}", self.what);
+        let now = Instant::now();
+        if self.said.as_ref().is_none_or(|(before, at)| *before != why || now >= *at + SAY_AGAIN) {
+            tracing::error!("{why}; trying again");
+            self.said = Some((why.clone(), now));
+        }
+        self.shared.waiting.store(Arc::new(why));
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+    }
+
+    /// It has succeeded.
+    pub(crate) fn over(self) {
+        if self.said.is_some() {
+            tracing::info!("the API server answers");
+        }
+    }
+}
+
 /// Why something was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -191,7 +235,7 @@ pub enum WriteError {
     Timeout,
     #[error("{0}")]
     Api(String, u16),
-    #[error(transparent)]
+    #[error("{}", with_causes(.0))]
     Other(kube::Error),
 }
 

@@ -11,7 +11,7 @@ use kube::core::gvk::GroupVersionKind;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Error};
 use mizzen_config::read_object;
-use mizzen_types::ObjectKey;
+use mizzen_types::{ObjectKey, with_causes};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 
@@ -211,7 +211,7 @@ impl Trouble {
     /// Whether it was said now, and not before.
     fn say(&mut self, error: &(dyn std::error::Error + 'static)) -> bool {
         let kind = self.kind.kind;
-        let why = chain(error);
+        let why = words(error);
         if std::mem::replace(&mut self.said, true) {
             tracing::debug!(kind, why, "the watch failed again");
             return false;
@@ -298,20 +298,10 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(rand::random_range(0.75..1.25))
 }
 
-/// An error with its causes: the outer ones rarely say why.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = match error.downcast_ref::<Error>() {
-        Some(Error::Api(status)) => return format!("{} {}", status.code, status.message),
-        _ => error.to_string(),
-    };
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
+/// What the API server says; else the error with its causes.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Api(status)) => format!("{} {}", status.code, status.message),
+        _ => with_causes(error),
     }
-    text
 }
