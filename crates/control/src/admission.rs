@@ -10,14 +10,16 @@ use std::time::Duration;
 use mizzen_identity::Authenticator;
 use mizzen_identity::caller::address;
 use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
+use mizzen_proto::envoy::service::discovery::v3::DiscoveryResponse;
 use mizzen_types::SpiffeId;
 use mizzen_xds::Mode;
-use mizzen_xds::server::Sessions;
+use mizzen_xds::server::{Question, Sessions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 
 use crate::engine::Shared;
+use crate::inspect::{self, Plane};
 use crate::node::Node;
 use crate::session::{Common, ProxySession};
 use crate::status::StreamId;
@@ -30,11 +32,15 @@ const FIRST_CONFIGURATION: Duration = Duration::from_secs(5);
 pub(crate) struct Admission {
     pub(crate) shared: Arc<Shared>,
     pub(crate) common: Common,
+    /// What the cluster is called that the control plane looks after.
+    pub(crate) cluster_id: Arc<str>,
     /// `None` on the plaintext port.
     pub(crate) authenticator: Option<Authenticator>,
     /// How many streams may be open, over all ports.
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) next: Arc<AtomicU64>,
+    /// The replica's name, by which tools know who answered them.
+    pub(crate) name: Arc<str>,
 }
 
 /// Who a caller proved to be.
@@ -73,18 +79,46 @@ impl Sessions for Admission {
 
     fn open(&self, caller: Admitted, node: ProtoNode, mode: Mode) -> Result<ProxySession, Status> {
         let address = caller.address.clone();
-        let opened = Node::read(node).map_err(|error| Status::invalid_argument(error.to_string())).and_then(|node| {
-            if let Some(identity) = &caller.identity {
-                check_identity(&node, identity)?;
-            }
-            let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
-            let world = self.shared.world.load_full();
-            ProxySession::open(&self.common, id, node, caller.identity, mode, world, caller.permit)
-        });
+        let opened =
+            Node::read(node).map_err(|error| Status::invalid_argument(error.to_string())).and_then(|mut node| {
+                self.name_cluster(&mut node);
+                if let Some(identity) = &caller.identity {
+                    check_identity(&node, identity)?;
+                }
+                let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+                let world = self.shared.world.load_full();
+                ProxySession::open(&self.common, id, node, caller.identity, mode, world, caller.permit)
+            });
         opened.inspect_err(|status| {
             self.shared.metrics.stream_rejected();
             tracing::warn!(target: "mizzen::audit", address, reason = status.message(), "discovery stream refused");
         })
+    }
+
+    fn inspect(&self, caller: &Admitted, question: Question<'_>) -> Result<DiscoveryResponse, Status> {
+        let world = self.shared.world.load();
+        let plane = Plane {
+            status: &self.shared.status(),
+            id: &self.name,
+            root_namespace: &world.mesh.config().root_namespace,
+        };
+        inspect::answer(&plane, caller.identity.as_ref(), question).inspect_err(|status| {
+            let (address, reason) = (&caller.address, status.message());
+            tracing::warn!(target: "mizzen::audit", address, reason, "discovery question refused");
+        })
+    }
+}
+
+impl Admission {
+    /// A proxy that does not say of which cluster it is, is of ours.
+    fn name_cluster(&self, node: &mut Node) {
+        let said = node.metadata.entry("CLUSTER_ID").or_insert_with(|| (*self.cluster_id).into());
+        if said.as_str().is_some_and(|said| *said != *self.cluster_id) {
+            tracing::warn!(
+                node = %node.name, cluster = %said, ours = %self.cluster_id,
+                "the proxy says that it is of another cluster; it is told what this control plane's cluster has"
+            );
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::metrics::Gauges;
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let debug = Router::new()
         .route("/debug", get(index))
+        .route("/version", get(version))
         .route("/debug/syncz", get(syncz))
         .route("/debug/nodes", get(nodes))
         .route("/debug/positions", get(positions))
@@ -69,8 +70,14 @@ async fn index() -> &'static str {
      /debug/positions  ?kind=&namespace=&name=&field= where something stands\n\
      /debug/findings   what a person should know about the configuration\n\
      /debug/configz    the objects in force\n\
+     /version          of this control plane\n\
      /metrics          Prometheus text\n\
      /ready            200 once all configuration has been read, 503 before\n"
+}
+
+/// What `istioctl version` asks.
+async fn version() -> Json<Value> {
+    Json(crate::inspect::version())
 }
 
 async fn syncz(State(shared): State<Arc<Shared>>) -> Json<Value> {

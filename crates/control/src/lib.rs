@@ -17,6 +17,7 @@ mod content;
 mod debounce;
 mod engine;
 mod http;
+mod inspect;
 mod kubernetes;
 mod metrics;
 mod node;

@@ -194,9 +194,12 @@ pub async fn run(
     let streams = Arc::new(Semaphore::new(config.limits.streams));
     let places = Places::new(config.limits);
     let next = Arc::new(AtomicU64::new(1));
+    let cluster_id: Arc<str> = config.kubernetes.as_ref().map_or("Kubernetes", |it| &it.cluster_id).into();
+    let name = Arc::<str>::from(place.as_ref().map_or("istiod", |place| &place.replica));
     let admission = |authenticator| {
         let (shared, common, streams, next) = (shared.clone(), common.clone(), streams.clone(), next.clone());
-        Arc::new(Admission { shared, common, authenticator, streams, next })
+        let (cluster_id, name) = (cluster_id.clone(), name.clone());
+        Arc::new(Admission { shared, common, cluster_id, authenticator, streams, next, name })
     };
 
     let mut sources = JoinSet::new();

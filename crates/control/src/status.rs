@@ -40,15 +40,37 @@ struct TypeStatus {
     rejects: u64,
 }
 
-impl TypeStatus {
+/// Whether a proxy works with what it was sent of one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    Ignored,
+    NotSent,
+    Synced,
+    Stale,
+    Refused,
+}
+
+impl Sync {
     /// In the words of `istioctl proxy-status`.
-    fn word(&self) -> &'static str {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "NACK",
+            Self::NotSent => "NOT SENT",
+            Self::Ignored => "IGNORED",
+            Self::Synced => "SYNCED",
+            Self::Stale => "STALE",
+        }
+    }
+}
+
+impl TypeStatus {
+    fn sync(&self) -> Sync {
         match (&self.sent, &self.acked) {
-            (_, _) if self.refused.is_some() => "NACK",
-            (None, _) if self.subscribed => "NOT SENT",
-            (None, _) => "IGNORED",
-            (Some(sent), Some(acked)) if acked.nonce >= sent.nonce => "SYNCED",
-            (Some(_), _) => "STALE",
+            (_, _) if self.refused.is_some() => Sync::Refused,
+            (None, _) if self.subscribed => Sync::NotSent,
+            (None, _) => Sync::Ignored,
+            (Some(sent), Some(acked)) if acked.nonce >= sent.nonce => Sync::Synced,
+            (Some(_), _) => Sync::Stale,
         }
     }
 }
@@ -103,7 +125,13 @@ impl ProxyStatus {
         }
     }
 
-    fn json(&self) -> Value {
+    /// Each type, how it stands, and when something of it was last sent.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (ResourceType, Sync, Option<SystemTime>)> + '_ {
+        let types = ResourceType::ALL.into_iter().zip(&self.types);
+        types.map(|(kind, status)| (kind, status.sync(), status.sent.as_ref().map(|sent| sent.at)))
+    }
+
+    pub(crate) fn json(&self) -> Value {
         let mut row = json!({
             "proxy": &*self.node.name,
             "proxy_type": self.node.role,
@@ -131,7 +159,7 @@ impl ProxyStatus {
             row[format!("{long}_sent")] = json!(nonce(&status.sent));
             row[format!("{long}_acked")] = json!(nonce(&status.acked));
             let entry = json!({
-                "state": status.word(),
+                "state": status.sync().word(),
                 "subscribed": status.subscribed,
                 "wildcard": status.wildcard,
                 "names": status.names,
@@ -189,7 +217,7 @@ pub(crate) struct Status {
 
 impl Status {
     /// Proxies, without those who only look; by name.
-    fn listed(&self) -> Vec<&ProxyStatus> {
+    pub(crate) fn listed(&self) -> Vec<&ProxyStatus> {
         let mut proxies: Vec<_> = self.proxies.values().filter(|it| !it.node.observer).collect();
         proxies.sort_by(|a, b| a.node.name.cmp(&b.node.name));
         proxies

@@ -7,7 +7,7 @@ pub mod service;
 pub mod stream;
 mod watch;
 
-pub use drive::Session;
+pub use drive::{Question, Session};
 pub use service::{Discovery, Sessions};
 pub use stream::{Content, Mark, Observed, Response, Stream, Touched, Wanted};
 pub use watch::Names;

@@ -25,17 +25,37 @@ use crate::wire::{FRAME_HEADER, Piece, Pieces};
 /// Pieces of one stream that are gathered and not yet written to its socket.
 const AHEAD: usize = 2;
 
+/// What goes out on a stream.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Response(Response),
+    /// A message that is encoded already, with gRPC's frame header.
+    Message(Bytes),
+}
+
+impl Outgoing {
+    /// A message that is no response with resources of a proxy.
+    pub(super) fn message(message: &impl Message) -> Self {
+        let length = message.encoded_len();
+        let mut bytes = BytesMut::with_capacity(FRAME_HEADER + length);
+        bytes.put_u8(0);
+        bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        bytes.put_slice(&message.encode_to_vec());
+        Self::Message(bytes.freeze())
+    }
+}
+
 /// Responses to bytes.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
-    responses: mpsc::Receiver<Result<Response, Status>>,
+    responses: mpsc::Receiver<Result<Outgoing, Status>>,
     writing: Option<Pieces>,
     room: PollSemaphore,
     ended: bool,
 }
 
 impl ResponseBody {
-    pub(super) fn new(responses: mpsc::Receiver<Result<Response, Status>>) -> Self {
+    pub(super) fn new(responses: mpsc::Receiver<Result<Outgoing, Status>>) -> Self {
         Self { responses, writing: None, room: PollSemaphore::new(Arc::new(Semaphore::new(AHEAD))), ended: false }
     }
 
@@ -72,7 +92,8 @@ impl Body for ResponseBody {
         loop {
             if self.writing.is_none() {
                 match ready!(self.responses.poll_recv(cx)) {
-                    Some(Ok(response)) => self.writing = Some(Pieces::new(response)),
+                    Some(Ok(Outgoing::Response(response))) => self.writing = Some(Pieces::new(response)),
+                    Some(Ok(Outgoing::Message(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                     Some(Err(status)) => return Poll::Ready(Some(Ok(self.end(status)))),
                     None => return Poll::Ready(Some(Ok(self.end(Status::ok(""))))),
                 }

@@ -1,6 +1,7 @@
 //! The task of one stream: brings requests, changes and time to the [`Stream`] and its responses to the client.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mizzen_proto::envoy::config::core::v3::Node;
@@ -10,7 +11,9 @@ use tokio::time::Instant;
 use tokio_stream::{Stream as Messages, StreamExt};
 use tonic::Status;
 
-use super::stream::{Content, Mark, Observed, Response, Stream};
+use super::body::Outgoing;
+use super::service::Sessions;
+use super::stream::{Content, Mark, Observed, Stream};
 use crate::Mode;
 use crate::wire::Request;
 
@@ -19,6 +22,9 @@ use crate::wire::Request;
 pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// A stream must say who it is within this time.
 pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A stream of questions on which nothing more is asked for so long ends.
+const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the control plane has for one stream. Dropped when the stream ends.
 pub trait Session: Content + Send + 'static {
@@ -36,8 +42,22 @@ pub trait Session: Content + Send + 'static {
 pub(crate) trait Incoming: Send + 'static {
     const MODE: Mode;
     fn node(&mut self) -> Option<Node>;
+    /// What a tool asks about the control plane itself, if this is no request of a proxy.
+    fn question(&self) -> Option<Question<'_>> {
+        None
+    }
     fn into_request(self) -> Request;
 }
+
+/// A request of a type under [`TOOLS`].
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    pub type_url: &'a str,
+    pub names: &'a [String],
+}
+
+/// Types that begin so are no resources: Istio's tools (`istioctl proxy-status`) ask about the control plane by them.
+pub const TOOLS: &str = "istio.io/";
 
 impl Incoming for DeltaDiscoveryRequest {
     const MODE: Mode = Mode::Delta;
@@ -58,32 +78,81 @@ impl Incoming for DiscoveryRequest {
         self.node.take()
     }
 
+    fn question(&self) -> Option<Question<'_>> {
+        self.type_url.starts_with(TOOLS).then_some(Question { type_url: &self.type_url, names: &self.resource_names })
+    }
+
     fn into_request(self) -> Request {
         Request::Sotw(self)
     }
 }
 
-/// Waits for the first request, opens the session for its node and serves until either side ends it.
-pub(crate) async fn drive<R, M, S>(
+/// Waits for the first request, opens the session for its node and serves until either side ends it. A first request that is
+/// a tool's question makes it a stream of questions.
+pub(super) async fn drive<R, M, S>(
     mut requests: M,
-    responses: mpsc::Sender<Result<Response, Status>>,
-    open: impl FnOnce(Node) -> Result<S, Status>,
+    responses: mpsc::Sender<Result<Outgoing, Status>>,
+    sessions: Arc<S>,
+    caller: S::Caller,
 ) where
     R: Incoming,
-    M: Messages<Item = Result<R, Status>> + Unpin,
-    S: Session,
+    M: Messages<Item = Result<R, Status>> + Unpin + Send,
+    S: Sessions,
 {
     let first = match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requests.next()).await {
         Ok(Some(Ok(first))) => first,
         Ok(Some(Err(_)) | None) => return,
         Err(_) => return end(&responses, Status::deadline_exceeded("no discovery request came")).await,
     };
-    if let Err(status) = serve(first, requests, &responses, open).await {
+    let outcome = if first.question().is_some() {
+        answer(first, requests, &responses, &*sessions, &caller).await
+    } else {
+        serve(first, requests, &responses, |node| sessions.open(caller, node, R::MODE)).await
+    };
+    if let Err(status) = outcome {
         end(&responses, status).await;
     }
 }
 
-async fn end(responses: &mpsc::Sender<Result<Response, Status>>, status: Status) {
+/// Answers questions until the tool goes.
+async fn answer<R, M, S>(
+    first: R,
+    mut requests: M,
+    responses: &mpsc::Sender<Result<Outgoing, Status>>,
+    sessions: &S,
+    caller: &S::Caller,
+) -> Result<(), Status>
+where
+    R: Incoming,
+    M: Messages<Item = Result<R, Status>> + Unpin,
+    S: Sessions,
+{
+    let mut request = Some(first);
+    let mut answered: Option<(String, Vec<String>)> = None;
+    while let Some(now) = request.take() {
+        if let Some(question) = now.question() {
+            let asked = (question.type_url.to_owned(), question.names.to_vec());
+            // The acknowledgement of the answer is the same question once more.
+            if answered.as_ref() != Some(&asked) {
+                let answer = Outgoing::message(&sessions.inspect(caller, question)?);
+                match tokio::time::timeout(READ_TIMEOUT, responses.send(Ok(answer))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => return Err(Status::deadline_exceeded("answers are not read")),
+                }
+                answered = Some(asked);
+            }
+        }
+        request = match tokio::time::timeout(QUESTIONS_TIMEOUT, requests.next()).await {
+            Ok(Some(Ok(next))) => Some(next),
+            Ok(Some(Err(_)) | None) => None,
+            Err(_) => return Err(Status::deadline_exceeded("nothing more was asked")),
+        };
+    }
+    Ok(())
+}
+
+async fn end(responses: &mpsc::Sender<Result<Outgoing, Status>>, status: Status) {
     // Nobody may be there to hear it.
     let _ = tokio::time::timeout(READ_TIMEOUT, responses.send(Err(status))).await;
 }
@@ -91,7 +160,7 @@ async fn end(responses: &mpsc::Sender<Result<Response, Status>>, status: Status)
 async fn serve<R, M, S>(
     mut first: R,
     mut requests: M,
-    responses: &mpsc::Sender<Result<Response, Status>>,
+    responses: &mpsc::Sender<Result<Outgoing, Status>>,
     open: impl FnOnce(Node) -> Result<S, Status>,
 ) -> Result<(), Status>
 where
@@ -115,7 +184,7 @@ where
             stream.mark(mark);
         }
         for response in stream.advance(Instant::now().into_std(), &mut session) {
-            match tokio::time::timeout(READ_TIMEOUT, responses.send(Ok(response))).await {
+            match tokio::time::timeout(READ_TIMEOUT, responses.send(Ok(Outgoing::Response(response)))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
                 Err(_) => return Err(Status::deadline_exceeded("responses are not read")),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use http::header::CONTENT_TYPE;
 use mizzen_proto::envoy::config::core::v3::Node;
-use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::body::Body;
@@ -19,7 +19,7 @@ use tonic::server::NamedService;
 use tonic::{Extensions, Status};
 
 use super::body::{Requests, ResponseBody};
-use super::drive::{Incoming, Session, drive};
+use super::drive::{Incoming, Question, Session, drive};
 use crate::Mode;
 use crate::wire::{DELTA_PATH, SERVICE_NAME, SOTW_PATH};
 
@@ -32,7 +32,7 @@ const QUEUE: usize = 5;
 /// Who may have a stream, and what each is served.
 pub trait Sessions: Send + Sync + 'static {
     /// What is known of the caller before it says which node it is.
-    type Caller: Send + 'static;
+    type Caller: Send + Sync + 'static;
     type Session: Session;
 
     /// Decides before anything is read from the stream.
@@ -44,6 +44,11 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Decides when the first request has named the node.
     fn open(&self, caller: Self::Caller, node: Node, mode: Mode) -> Result<Self::Session, Status>;
+
+    /// Answers what a tool asks about the control plane itself.
+    fn inspect(&self, _: &Self::Caller, question: Question<'_>) -> Result<DiscoveryResponse, Status> {
+        Err(Status::invalid_argument(format!("nothing is known of the type {:.100}", question.type_url)))
+    }
 }
 
 /// The service.
@@ -106,9 +111,8 @@ where
         Err(status) => return Ok(status.into_http()),
     };
     let (responses, queue) = mpsc::channel(QUEUE);
-    let open = move |node| sessions.open(caller, node, R::MODE);
     // Ends with its stream: by an error or the end of the requests, or when the queue is no longer read.
-    tokio::spawn(drive(Requests::<B, R>::new(body, MAX_REQUEST_BYTES), responses, open));
+    tokio::spawn(drive(Requests::<B, R>::new(body, MAX_REQUEST_BYTES), responses, sessions, caller));
     let mut response = http::Response::new(Body::new(ResponseBody::new(queue)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     Ok(response)

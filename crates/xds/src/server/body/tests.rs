@@ -20,7 +20,7 @@ fn poll(body: &mut ResponseBody) -> Poll<Option<Frame<Bytes>>> {
 fn body(sent: Vec<Result<Response, Status>>) -> ResponseBody {
     let (responses, queue) = mpsc::channel(sent.len().max(1));
     for response in sent {
-        responses.try_send(response).unwrap();
+        responses.try_send(response.map(Outgoing::Response)).unwrap();
     }
     ResponseBody::new(queue)
 }
