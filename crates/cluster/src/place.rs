@@ -11,6 +11,8 @@ use mizzen_testing::repository;
 pub struct Place {
     /// The program under test (`MIZZEN_BINARY`).
     pub mizzen: PathBuf,
+    /// The genuine istioctl (`ISTIOCTL`, or on the PATH), where there is one.
+    pub istioctl: Option<PathBuf>,
     /// Put before commands that call addresses of the cluster (`MIZZEN_CLUSTER_EXEC`), empty where they are reachable from here.
     pub exec: Vec<String>,
     /// Istio's sample manifests.
@@ -34,6 +36,7 @@ impl Place {
         let binary = variable("MIZZEN_BINARY").ok_or("MIZZEN_BINARY does not name the program to test")?;
         Ok(Self {
             mizzen: binary.into(),
+            istioctl: variable("ISTIOCTL").map(PathBuf::from).or_else(|| on_the_path("istioctl")),
             exec: variable("MIZZEN_CLUSTER_EXEC")
                 .map(|words| words.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
@@ -56,6 +59,16 @@ impl Place {
         }
     }
 
+    /// A command on the cluster's node, where this machine can do that.
+    pub fn inside(&self, program: &str) -> Option<Command> {
+        let at = self.exec.iter().position(|word| word == "--outside")?;
+        let (exec, rest) = self.exec.split_first()?;
+        let mut command = Command::new(exec);
+        command.args(rest.iter().enumerate().map(|(number, word)| if number + 1 == at { "--inside" } else { word }));
+        command.arg(program);
+        Some(command)
+    }
+
     /// A chart of the repository.
     pub fn chart(&self, name: &str) -> String {
         repository().join("charts").join(name).display().to_string()
@@ -65,4 +78,8 @@ impl Place {
     pub fn bookinfo(&self, path: &str) -> String {
         self.samples.join("bookinfo").join(path).display().to_string()
     }
+}
+
+fn on_the_path(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

@@ -177,6 +177,7 @@ mod tests {
     fn place(time: Option<Duration>) -> Place {
         Place {
             mizzen: PathBuf::new(),
+            istioctl: None,
             exec: Vec::new(),
             samples: PathBuf::new(),
             hub: String::new(),

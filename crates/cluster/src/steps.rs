@@ -1,6 +1,7 @@
 //! The steps, in groups: each group finds the mesh as the one before has left it; the steps of a group run side by side, and do
 //! not disturb each other.
 
+mod admission;
 mod bookinfo;
 mod changes;
 mod classic;
@@ -9,10 +10,15 @@ mod egress;
 mod identity;
 mod injection;
 mod install;
+mod istioctl;
 mod kinds;
+mod objects;
+mod outages;
+mod plug_in_ca;
 mod probes;
 mod refused;
 mod restarts;
+mod revisions;
 mod routing;
 mod services;
 mod tls_origination;
@@ -32,6 +38,7 @@ pub fn all() -> Vec<Vec<Step>> {
         ],
         vec![needed("the_gateway_shows_the_page_and_nothing_else", bookinfo::through_the_gateway)],
         vec![
+            step("a_second_root_is_trusted", plug_in_ca::second_root),
             step("a_sidecar_is_ready_before_the_application", injection::order),
             step("pods_that_ask_for_it_are_left_alone", injection::left_alone),
             step("jobs_complete", injection::jobs),
@@ -39,13 +46,18 @@ pub fn all() -> Vec<Vec<Step>> {
             step("probes_work_and_tell_of_illness", probes::probes),
             step("stateful_sets_are_reached_by_the_names_of_their_pods", kinds::headless),
             step("external_names_and_node_ports", kinds::external_name_and_node_port),
+            step("an_invalid_resource_that_came_in_rejects_itself_alone", objects::came_in),
             step("strangers_get_neither_certificate_nor_configuration", identity::strangers_get_nothing),
         ],
         vec![
             step("one_virtual_service_delays_meshed_callers_only", services::delay),
             step("commands_answer_about_the_cluster", commands::answer),
+            step("the_genuine_istioctl_answers_about_the_cluster", istioctl::istioctl),
             step("an_invalid_resource_is_refused_with_its_field", refused::webhook),
             step("a_gateway_that_selects_nothing_says_so", refused::no_such_gateway),
+            step("too_large_and_too_deep_admissions_are_refused", admission::too_much),
+            step("the_api_server_accepts_the_optional_objects", objects::optional),
+            step("kubectl_explains_the_kinds", objects::explain),
             step("tls_begins_at_the_egress_gateway", tls_origination::begins_at_the_gateway),
         ],
         vec![step("samples_route_as_they_say", routing::samples)],
@@ -55,7 +67,10 @@ pub fn all() -> Vec<Vec<Step>> {
         vec![step("changes_reach_the_traffic_soon", changes::latency)],
         vec![step("memory_is_small", changes::memory)],
         vec![step("restarts_lose_no_request", restarts::rolling)],
-        vec![step("control_planes_die_and_no_request_is_lost", restarts::control_plane)],
+        vec![step("control_planes_die_and_no_request_is_lost", outages::control_planes)],
+        vec![step("the_api_server_dies_and_no_request_is_lost", outages::api_server)],
+        vec![step("a_new_certificate_authority_loses_no_request", plug_in_ca::new_signer)],
+        vec![step("a_canary_upgrade_loses_no_request", revisions::canary)],
         vec![always("uninstalling_leaves_only_the_types", install::uninstall)],
     ]
 }

@@ -30,7 +30,7 @@ spec:
       - name: client
         image: {CURL}
         imagePullPolicy: IfNotPresent
-        command: [sh, -c, "curl --silent --show-error --fail http://details.default:9080/details/0 && exec sleep 36000"]
+        command: [sh, -c, "curl --silent --show-error --fail http://details.default:9080/details/0 && echo && exec sleep 36000"]
 ---
 apiVersion: batch/v1
 kind: Job
@@ -69,10 +69,15 @@ pub(super) fn classic(_: &Place, _: &Report) -> anyhow::Result<()> {
     // First of all: the kubelet starts the next container when its postStart hook has returned.
     ensure!(names(pod, "/spec/containers") == ["istio-proxy", "client"], "{:?}", names(pod, "/spec/containers"));
     ensure!(pod.pointer("/spec/containers/0/lifecycle/postStart").is_some(), "nothing holds the application");
+    eventually(SOON, || {
+        let log = kubectl(&["logs", "-n", MESHED, name(pod), "-c", "client"])?;
+        ensure!(log.contains("\"id\""), "the application's first call gave: {log}");
+        Ok(())
+    })?;
+    let pod = get(&["pod", name(pod), "-n", MESHED])?;
     let restarts: u64 =
-        list(pod, "/status/containerStatuses").iter().filter_map(|one| one["restartCount"].as_u64()).sum();
-    let log = kubectl(&["logs", "-n", MESHED, name(pod), "-c", "client"])?;
-    ensure!(restarts == 0 && log.contains("\"id\""), "the first call failed, {restarts} restarts: {log}");
+        list(&pod, "/status/containerStatuses").iter().filter_map(|one| one["restartCount"].as_u64()).sum();
+    ensure!(restarts == 0, "the application was restarted: its first call failed");
 
     eventually(SOON, || {
         let job = get(&["job", "classic", "-n", MESHED])?;

@@ -67,8 +67,8 @@ fn strangers() -> anyhow::Result<Vec<Value>> {
 
 pub(super) fn strangers_get_nothing(_: &Place, _: &Report) -> anyhow::Result<()> {
     let strangers = strangers()?;
-    let documents: Vec<String> = strangers.iter().map(Value::to_string).collect();
-    let _strangers = Applied::new(documents.join("\n---\n"))?;
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": strangers});
+    let _strangers = Applied::new(all.to_string())?;
 
     let wanted = [
         ("stranger-audience", "certificate refused"),

@@ -9,9 +9,17 @@ use crate::kube::{SOON, eventually, helm, items, kubectl, name};
 use crate::place::Place;
 use crate::run::Report;
 
+/// The values that name the image under test.
+pub(super) fn image(place: &Place) -> [String; 2] {
+    [format!("global.hub={}", place.hub), format!("global.tag={}", place.tag)]
+}
+
+/// A label that lets only pods without any privilege into a namespace.
+const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
+
 pub(super) fn install(place: &Place, report: &Report) -> anyhow::Result<()> {
     let began = Instant::now();
-    let image = [format!("global.hub={}", place.hub), format!("global.tag={}", place.tag)];
+    let image = image(place);
     let (base, control, gateway) = (place.chart("base"), place.chart("control"), place.chart("gateway"));
     kubectl(&["create", "namespace", "istio-system"])?;
     helm(&["install", "istio-base", &base, "-n", "istio-system"])?;
@@ -20,6 +28,9 @@ pub(super) fn install(place: &Place, report: &Report) -> anyhow::Result<()> {
     let log = ["--set", "meshConfig.accessLogFile=/dev/stdout"];
     helm(&[&["install", "istio", &control, "-n", "istio-system"][..], &set, &log, &wait].concat())?;
     report.say("control plane installed and ready", format!("{:.1} s", began.elapsed().as_secs_f32()));
+    // Gateways need no privilege: their namespace says so before the first pod comes.
+    kubectl(&["create", "namespace", "istio-ingress"])?;
+    kubectl(&["label", "namespace", "istio-ingress", RESTRICTED])?;
     helm(
         &[&["install", "istio-ingress", &gateway, "-n", "istio-ingress", "--create-namespace"][..], &set, &wait]
             .concat(),
@@ -43,18 +54,25 @@ pub(super) fn install(place: &Place, report: &Report) -> anyhow::Result<()> {
 }
 
 pub(super) fn uninstall(place: &Place, _: &Report) -> anyhow::Result<()> {
+    let uninstall = |release: &str, namespace: &str| {
+        helm(&["uninstall", release, "-n", namespace, "--ignore-not-found", "--wait", "--timeout", "300s"]).map(drop)
+    };
+    // Users first: their pods end side by side, while their control plane is still there.
     for path in
         ["networking/bookinfo-gateway.yaml", "networking/destination-rule-all.yaml", "platform/kube/bookinfo.yaml"]
     {
-        kubectl(&["delete", "--ignore-not-found", "-f", &place.bookinfo(path)])?;
+        kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", &place.bookinfo(path)])?;
     }
-    kubectl(&["delete", "namespace", "--ignore-not-found", "-l", "mizzen-test=yes"])?;
-    kubectl(&["label", "namespace", "default", "istio-injection-"])?;
-    helm(&["uninstall", "istio-egressgateway", "-n", "istio-system", "--wait"])?;
-    helm(&["uninstall", "istio-ingress", "-n", "istio-ingress", "--wait"])?;
-    helm(&["uninstall", "istio", "-n", "istio-system", "--wait"])?;
-    helm(&["uninstall", "istio-base", "-n", "istio-system", "--wait"])?;
-    kubectl(&["delete", "namespace", "istio-ingress", "istio-system"])?;
+    kubectl(&["delete", "namespace", "--ignore-not-found", "--wait=false", "-l", "mizzen-test=yes"])?;
+    kubectl(&["label", "namespace", "default", "istio-injection-", "istio.io/rev-"])?;
+    uninstall("istio-egressgateway", "istio-system")?;
+    uninstall("istio-ingress", "istio-ingress")?;
+    uninstall("istio", "istio-system")?;
+    uninstall("istio-canary", "istio-system")?;
+    uninstall("istio-base", "istio-system")?;
+    kubectl(&["delete", "namespace", "--ignore-not-found", "istio-ingress", "istio-system"])?;
+    kubectl(&["wait", "--for=delete", "namespace", "-l", "mizzen-test=yes", "--timeout=300s"])?;
+    kubectl(&["wait", "--for=delete", "pods", "-n", "default", "--all", "--timeout=300s"])?;
 
     let left = eventually(SOON, || {
         let kinds = "mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings,configmaps,leases";

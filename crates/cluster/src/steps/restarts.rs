@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use super::bookinfo::{WORKLOADS, gateway_address};
-use crate::kube::{items, kubectl, name, rolled_out};
+use crate::kube::{kubectl, rolled_out};
 use crate::load::Load;
 use crate::place::Place;
 use crate::run::Report;
 
 /// Puts load on the page while `what` happens; errors are counted and must be none.
-fn under_load(
+pub(super) fn under_load(
     place: &Place,
     report: &Report,
     label: &str,
@@ -63,32 +63,4 @@ pub(super) fn rolling(place: &Place, report: &Report) -> anyhow::Result<()> {
     note(under_load(place, report, "a rolling restart of the control plane", || restart("istio-system", &["istiod"])));
     ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
-}
-
-/// Two replicas: one is killed, then both at once.
-pub(super) fn control_plane(place: &Place, report: &Report) -> anyhow::Result<()> {
-    let replicas = |number: &str| -> anyhow::Result<()> {
-        kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas", number])?;
-        rolled_out("istio-system", "deploy/istiod")
-    };
-    replicas("2")?;
-    for count in [1, 2] {
-        under_load(place, report, &format!("the death of {count} of 2 control planes"), || {
-            for pod in items(&["pods", "-n", "istio-system", "-l", "app=istiod"])?.iter().take(count) {
-                kubectl(&[
-                    "delete",
-                    "pod",
-                    "-n",
-                    "istio-system",
-                    name(pod),
-                    "--grace-period=0",
-                    "--force",
-                    "--wait=false",
-                ])?;
-            }
-            std::thread::sleep(Duration::from_secs(3));
-            rolled_out("istio-system", "deploy/istiod")
-        })?;
-    }
-    replicas("1")
 }

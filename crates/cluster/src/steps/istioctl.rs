@@ -1,0 +1,65 @@
+//! The genuine `istioctl`, as judge: what it prints of our control plane and our proxies is what a person expects.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::kube::{SOON, eventually, items, name, run};
+use crate::place::Place;
+use crate::run::{Report, Skipped};
+
+pub(super) fn istioctl(place: &Place, _: &Report) -> anyhow::Result<()> {
+    let Some(program) = &place.istioctl else {
+        return Err(Skipped("no istioctl: ISTIOCTL names none, and there is none on the PATH".to_owned()).into());
+    };
+    let istioctl = |arguments: &[&str]| run(Command::new(program).args(arguments));
+    let pods = items(&["pods", "-n", "default", "-l", "app=productpage"])?;
+    let pod = format!("{}.default", name(pods.first().context("no productpage")?));
+
+    // Every proxy once, each with the replica that serves it; Istio's five types but for secrets, which sidecars get of their agent.
+    let planes = items(&["pods", "-n", "istio-system", "-l", "app=istiod"])?;
+    eventually(SOON, || {
+        let table = istioctl(&["proxy-status"])?;
+        for wanted in
+            ["productpage-v1", "details-v1", "ratings-v1", "reviews-v3", "istio-ingress", "istio-egressgateway"]
+        {
+            let row = table.lines().find(|line| line.starts_with(wanted));
+            let row = row.with_context(|| format!("proxy-status does not list {wanted}:\n{table}"))?;
+            ensure!(row.contains("4 (CDS,LDS,EDS,RDS)") || row.contains("3 (CDS,LDS,EDS)"), "{row}");
+            ensure!(planes.iter().any(|plane| row.contains(name(plane))), "no replica serves it: {row}");
+        }
+        let table = istioctl(&["proxy-status", "-v", "1"])?;
+        let row =
+            table.lines().find(|line| line.starts_with(&pod)).with_context(|| format!("{pod} is not in:\n{table}"))?;
+        ensure!(row.matches("SYNCED").count() >= 4, "{row}");
+        Ok(())
+    })?;
+    let version = istioctl(&["version"])?;
+    ensure!(version.contains(&format!("control plane version: {}", env!("CARGO_PKG_VERSION"))), "version: {version}");
+
+    for (what, wanted) in [
+        ("cluster", "reviews.default.svc.cluster.local"),
+        ("listener", "15006"),
+        ("route", "reviews.default.svc.cluster.local:9080"),
+        ("endpoint", "outbound|9080||reviews.default.svc.cluster.local"),
+        ("bootstrap", "productpage.default"),
+        ("secret", "ROOTCA"),
+        ("log", "active loggers"),
+    ] {
+        let text = istioctl(&["proxy-config", what, &pod])?;
+        ensure!(text.contains(wanted), "proxy-config {what} {pod} does not name {wanted}:\n{text:.2000}");
+    }
+    let clusters: Value = serde_json::from_str(&istioctl(&["proxy-config", "cluster", &pod, "-o", "json"])?)?;
+    ensure!(clusters.as_array().is_some_and(|all| all.len() > 10), "proxy-config cluster -o json: {clusters:.500}");
+    let secrets = istioctl(&["proxy-config", "secret", &pod])?;
+    ensure!(secrets.matches("ACTIVE").count() == 2 && !secrets.contains("false"), "proxy-config secret:\n{secrets}");
+
+    let described = istioctl(&["experimental", "describe", "pod", &pod])?;
+    for wanted in ["Service: productpage", "VirtualService: bookinfo", "PERMISSIVE"] {
+        ensure!(described.contains(wanted), "describe pod does not say {wanted:?}:\n{described}");
+    }
+    let injected = istioctl(&["experimental", "check-inject", "-n", "default", "deploy/productpage-v1"])?;
+    ensure!(injected.contains("istio-sidecar-injector"), "check-inject:\n{injected}");
+    Ok(())
+}
