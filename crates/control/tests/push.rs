@@ -141,7 +141,11 @@ impl Proxy {
     }
 
     fn start_at(address: SocketAddr, mode: Mode) -> Self {
-        let config = Config { mode, ..Config::new(Authority::Plaintext(address.to_string()), node("client-1")) };
+        Self::start_as(address, mode, node("client-1"))
+    }
+
+    fn start_as(address: SocketAddr, mode: Mode, node: Node) -> Self {
+        let config = Config { mode, ..Config::new(Authority::Plaintext(address.to_string()), node) };
         let (handle, events) = start(config);
         Self { handle, events }
     }
@@ -232,6 +236,33 @@ async fn a_new_service_is_added_and_an_old_one_removed() {
     std::fs::remove_file(plane.dir.path().join("ratings.yaml")).unwrap();
     let update = proxy.update().await;
     assert_eq!(update.removed, ["outbound|9080||ratings.default.svc.cluster.local"]);
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_proxy_says_of_itself_gives_way_to_its_pod() {
+    let plane = Plane::start().await;
+    let mut node = node("late");
+    node.id = "sidecar~127.70.0.9~late.default~default.svc.cluster.local".to_owned();
+    let claims =
+        Struct { fields: [("app".to_owned(), Value { kind: Some(Kind::StringValue("other".to_owned())) })].into() };
+    if let Some(metadata) = &mut node.metadata {
+        metadata.fields.remove("INTERCEPTION_MODE");
+        metadata.fields.insert("LABELS".to_owned(), Value { kind: Some(Kind::StructValue(claims)) });
+    }
+    let mut proxy = Proxy::start_as(plane.bound.xds, Mode::Delta, node);
+    proxy.subscribe(ResourceType::Cluster, &[]);
+    let update = proxy.update().await;
+    assert!(!names(&update).contains(&"inbound|9080||"), "{:?}", names(&update));
+    // Its pod is seen only now, and is one of those that answer for the Service.
+    plane.write(
+        "late.yaml",
+        "{apiVersion: v1, kind: Pod, metadata: {name: late, namespace: default, labels: {app: reviews}}, spec: \
+         {serviceAccountName: reviews, containers: [{name: app, image: x}]}, status: {podIP: 127.70.0.9, phase: Running, \
+         conditions: [{type: Ready, status: 'True'}]}}",
+    );
+    let inbound = async { while !names(&proxy.update().await).contains(&"inbound|9080||") {} };
+    tokio::time::timeout(Duration::from_secs(60), inbound).await.expect("the pod's labels count");
     plane.stop().await;
 }
 

@@ -2,66 +2,40 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/plane.rs"]
+mod plane;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mizzen_control::{Bound, ControlConfig, Limits, run};
+use mizzen_control::{Bound, Limits};
 use mizzen_identity::token::Issuer;
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::google::protobuf::value::Kind;
 use mizzen_proto::google::protobuf::{Struct, Value};
 use mizzen_xds::ResourceType;
 use mizzen_xds::client::{Authority, Config, Event, Subscription, start};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::sync::oneshot;
+use rustls::pki_types::ServerName;
 
 struct Plane {
     bound: Bound,
     issuer: Issuer,
     tls: Arc<rustls::ClientConfig>,
-    _stop: oneshot::Sender<()>,
-    _dir: tempfile::TempDir,
+    _started: plane::Started,
 }
 
 impl Plane {
     async fn start(limits: Limits) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("config");
-        std::fs::create_dir(&config).unwrap();
         let issuer = Issuer::generate("test").unwrap();
-        let key = dir.path().join("issuer.pem");
-        std::fs::write(&key, issuer.public_key_pem()).unwrap();
-        let state = dir.path().join("state");
-        let free = ([127, 0, 0, 1], 0).into();
-        let config = ControlConfig {
-            config: vec![config],
-            xds_address: free,
-            secure_xds_address: free,
-            http_address: free,
-            state_dir: Some(state.clone()),
-            token_issuer_keys: vec![key],
-            limits,
-            ..ControlConfig::default()
-        };
-        let (stop, stopped) = oneshot::channel();
-        let (ready, bound) = oneshot::channel();
-        tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            run(config, stopped, |bound| ready.send(bound).unwrap()).await.unwrap();
-        });
-        let bound = bound.await.unwrap();
-        let root = CertificateDer::from_pem_file(state.join("root-cert.pem")).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(root).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        Self { bound, issuer, tls: Arc::new(tls), _stop: stop, _dir: dir }
+        let mut started = plane::start(|dir, config| {
+            let key = dir.join("issuer.pem");
+            std::fs::write(&key, issuer.public_key_pem()).unwrap();
+            config.token_issuer_keys = vec![key];
+            config.limits = limits;
+        })
+        .await;
+        started.tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self { bound: started.bound, issuer, tls: Arc::new(started.tls.clone()), _started: started }
     }
 
     fn token(&self, namespace: &str, account: &str) -> String {

@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/plane.rs"]
+mod plane;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use mizzen_control::{Bound, ControlConfig, WebhookConfig, run};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use mizzen_control::{Bound, WebhookConfig};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -21,44 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Plane {
     bound: Bound,
     tls: TlsConnector,
-    _stop: oneshot::Sender<()>,
-    _dir: tempfile::TempDir,
+    _started: plane::Started,
 }
 
 impl Plane {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("config");
-        std::fs::create_dir(&folder).unwrap();
-        let state = dir.path().join("state");
-        let free = ([127, 0, 0, 1], 0).into();
-        let config = ControlConfig {
-            config: vec![folder],
-            xds_address: free,
-            secure_xds_address: free,
-            http_address: free,
-            webhook: Some(WebhookConfig { address: free, native_sidecars: String::new() }),
-            state_dir: Some(state.clone()),
-            ..ControlConfig::default()
-        };
-        let (stop, stopped) = oneshot::channel();
-        let (ready, bound) = oneshot::channel();
-        tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            run(config, stopped, |bound| ready.send(bound).unwrap()).await.unwrap();
-        });
-        let bound = bound.await.unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(state.join("root-cert.pem")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut started = plane::start(|_, config| {
+            let address = ([127, 0, 0, 1], 0).into();
+            config.webhook = Some(WebhookConfig { address, native_sidecars: String::new() });
+        })
+        .await;
         // What Go offers; the server has HTTP/1.1.
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Self { bound, tls: Arc::new(tls).into(), _stop: stop, _dir: dir }
+        started.tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { bound: started.bound, tls: Arc::new(started.tls.clone()).into(), _started: started }
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -133,7 +109,7 @@ async fn the_api_server_is_answered_over_https_and_may_ask_again() {
 
 /// Each of these is refused or cut off, and the next caller is served as if nothing had happened.
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_callers_hold_up_nobody() {
+async fn s32_hostile_callers_of_the_webhooks_hold_up_nobody() {
     let plane = Plane::start().await;
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\xff\xff", b"\0\0\0\0", b""] {
         let mut tcp = plane.tcp().await;

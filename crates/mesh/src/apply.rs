@@ -395,6 +395,15 @@ impl Step {
                 self.take_in(&object);
             }
         }
+        // Endpoints behind which there is no pod are where their node is, or in the zone of some node.
+        let podless = |slices: &Map<Arc<str>, Arc<mizzen_api::kubernetes::EndpointSlice>>| {
+            let mut endpoints = slices.values().flat_map(|slice| &slice.endpoints);
+            endpoints.any(|it| it.target_ref.is_none() && (it.node_name == node || !it.zone.is_empty()))
+        };
+        let owners = self.mesh.slices.iter().filter(|(_, slices)| podless(slices));
+        for owner in owners.map(|(owner, _)| owner.clone()).collect::<Vec<_>>() {
+            self.stale_kubernetes(&owner);
+        }
     }
 
     fn finish(mut self) -> (Arc<Mesh>, Dirty) {

@@ -49,6 +49,22 @@ impl Workload {
         labels.iter().find_map(|label| self.labels.get(label)).unwrap_or(&self.name)
     }
 
+    /// Whether it has all these labels. Some tell where a workload is, whether or not anybody has written them to it
+    /// (Istio's subsets by zone or cluster rest on this).
+    pub fn is_selected_by(&self, wanted: &Labels, cluster: &str) -> bool {
+        wanted.iter().all(|(key, value)| {
+            let own = self.labels.get(key);
+            let place = match key {
+                "topology.kubernetes.io/region" => self.locality.region.as_str(),
+                "topology.kubernetes.io/zone" => self.locality.zone.as_str(),
+                "topology.istio.io/subzone" => self.locality.subzone.as_str(),
+                "topology.istio.io/cluster" => cluster,
+                _ => return own == Some(value),
+            };
+            own.unwrap_or(place) == value && !value.is_empty()
+        })
+    }
+
     /// `None` when no label tells it.
     pub fn canonical_revision(&self) -> Option<&str> {
         let labels = [Self::CANONICAL_REVISION, "app.kubernetes.io/version", "version"];

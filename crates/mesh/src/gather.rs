@@ -1,5 +1,6 @@
 //! Who answers for a service: from slices, pods, WorkloadEntries and ServiceEntries (reference: semantics 198 to 205).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mizzen_config::Kind;
@@ -7,7 +8,7 @@ use mizzen_types::{Labels, Locality};
 
 use crate::Mesh;
 use crate::endpoint::{Endpoint, Endpoints, Health, Workload};
-use crate::pod::Outsider;
+use crate::pod::{Outsider, Pod};
 use crate::service::{Registry, Resolution, Service, TargetPort};
 
 /// All endpoints that one declaration of a service brings.
@@ -20,6 +21,7 @@ pub(crate) fn endpoints(mesh: &Mesh, service: &Service) -> Endpoints {
 
 fn from_slices(mesh: &Mesh, service: &Service) -> Endpoints {
     let mut endpoints = Endpoints::default();
+    let mut placed = Placed::new();
     let owner = (service.key.namespace.clone(), service.name.clone());
     for slice in mesh.slices.get(&owner).into_iter().flat_map(|slices| slices.values()) {
         if slice.address_type == "FQDN" {
@@ -31,30 +33,72 @@ fn from_slices(mesh: &Mesh, service: &Service) -> Endpoints {
                 continue;
             }
             let Some(address) = listed.addresses.first() else { continue };
-            let workload = match &listed.target_ref {
+            let pod = match &listed.target_ref {
                 Some(target) if target.kind == "Pod" => {
                     let namespace = if target.namespace.is_empty() { &*owner.0 } else { target.namespace.as_str() };
                     // Who is there is not known yet: the pod's arrival makes these endpoints anew.
                     let Some(pod) = mesh.pod(namespace, &target.name) else { continue };
-                    pod.workload.clone()
+                    Some(pod)
                 }
-                _ => Arc::new(unknown_workload(&owner.0, &service.name)),
+                _ => None,
             };
+            let workload = pod.map_or_else(
+                || {
+                    let locality = locality_of(mesh, listed);
+                    Arc::new(Workload { locality, ..unknown_workload(&owner.0, &service.name) })
+                },
+                |pod| pod.workload.clone(),
+            );
             // Without a number a port means all ports, which no service port does.
             for port in slice.ports.iter().filter(|port| port.port != 0) {
                 let Some(of_service) = service.ports.iter().find(|known| known.name == port.name) else { continue };
-                endpoints.by_port.entry(of_service.number).or_default().push(Endpoint {
+                let endpoint = Endpoint {
                     address: address.as_str().into(),
                     port: port.port,
                     health: if ready { Health::Healthy } else { Health::Unhealthy },
                     weight: 1,
                     workload: workload.clone(),
-                });
+                };
+                let all = endpoints.by_port.entry(of_service.number).or_default();
+                match pod {
+                    Some(pod) => place(all, &mut placed, of_service.number, pod, endpoint),
+                    None => all.push(endpoint),
+                }
             }
         }
     }
     add_selected_entries(mesh, service, &mut endpoints);
     endpoints
+}
+
+/// Where the endpoint of a pod stands in the list of a service port, by the pod's place in memory and the port it answers at.
+type Placed = BTreeMap<(u16, *const Pod, u16), usize>;
+
+/// A pod of two families stands in two slices, once by each address: it is one endpoint, at the address that the pod has
+/// first. Otherwise it would be called twice as often as others, and be ejected by halves.
+fn place(all: &mut Vec<Endpoint>, placed: &mut Placed, number: u16, pod: &Arc<Pod>, endpoint: Endpoint) {
+    let rank = |address: &str| pod.addresses.iter().position(|own| **own == *address).unwrap_or(usize::MAX);
+    match placed.get(&(number, Arc::as_ptr(pod), endpoint.port)).and_then(|at| all.get_mut(*at)) {
+        Some(before) if rank(&endpoint.address) < rank(&before.address) => *before = endpoint,
+        Some(_) => {}
+        None => {
+            placed.insert((number, Arc::as_ptr(pod), endpoint.port), all.len());
+            all.push(endpoint);
+        }
+    }
+}
+
+/// Where an endpoint is behind which no pod is known: where its node is, else in the zone that its slice names, whose region is
+/// that of the nodes there.
+fn locality_of(mesh: &Mesh, listed: &mizzen_api::kubernetes::Endpoint) -> Locality {
+    if let Some(node) = mesh.nodes.get(listed.node_name.as_str()) {
+        return (**node).clone();
+    }
+    if listed.zone.is_empty() {
+        return Locality::default();
+    }
+    let region = mesh.nodes.values().find(|node| node.zone == listed.zone).map(|node| node.region.clone());
+    Locality { region: region.unwrap_or_default(), zone: listed.zone.clone(), subzone: String::new() }
 }
 
 /// WorkloadEntries that a Kubernetes Service selects (reference: semantics 202 and 203).

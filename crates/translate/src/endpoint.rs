@@ -48,7 +48,8 @@ fn assignment(target: &Target<'_>, health: bool) -> ClusterLoadAssignment {
     let endpoints = target.mesh.endpoints(&target.service.key);
     let endpoints = endpoints.map(|endpoints| endpoints.on_port(target.port.number)).unwrap_or_default();
     let mut localities: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in endpoints.iter().filter(|endpoint| wanted.selects(&endpoint.workload.labels)) {
+    let cluster = &target.scope.cluster_id;
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.workload.is_selected_by(wanted, cluster)) {
         localities.entry(&endpoint.workload.locality).or_default().push(endpoint);
     }
     let mut groups: Vec<_> = localities

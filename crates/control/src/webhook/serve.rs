@@ -20,6 +20,8 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 use super::{Answer, Hooks};
+use crate::places::Places;
+use crate::run::Limits;
 
 /// The API server takes objects of up to 3 MiB, and sends the old one beside the new one.
 pub(super) const LARGEST_BODY: usize = 6 << 20;
@@ -28,12 +30,16 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a head may take, and how long a connection may wait for the next one. The API server opens a new connection
 /// when it finds the old one closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections at once.
-const CONNECTIONS: usize = 256;
+/// Connections at once, and those from one address: the API server has few, and who takes as many as may be shuts out nobody
+/// who calls from elsewhere.
+pub(super) const LIMITS: Limits = Limits { connections: 256, connections_of_address: 128, streams: 0 };
 /// Bodies up to this are read at once; nearly all are smaller.
 const SMALL_BODY: usize = 256 << 10;
 /// Larger bodies in memory at once; further ones wait, so that slow callers with large bodies hold up only their like.
 const LARGE_BODIES: usize = 8;
+/// Bodies in memory, whatever strangers do.
+const ALL_BODIES: usize = 112 << 20;
+const _: () = assert!(LIMITS.connections * SMALL_BODY + LARGE_BODIES * LARGEST_BODY <= ALL_BODIES);
 
 /// Serves until `end`.
 pub(crate) async fn serve(
@@ -43,7 +49,7 @@ pub(crate) async fn serve(
     end: impl Future<Output = ()> + Send,
 ) {
     let mut connections = mizzen_identity::incoming::incoming(listener, tls);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(LIMITS);
     let bodies = Arc::new(Semaphore::new(LARGE_BODIES));
     let (stop, stopped) = watch::channel(false);
     let mut open = JoinSet::new();
@@ -62,9 +68,13 @@ pub(crate) async fn serve(
             }
             None => break,
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!("a connection to the webhooks is closed because too many are open");
-            continue;
+        let address = connection.remote_address().ip();
+        let place = match places.take(address) {
+            Ok(place) => place,
+            Err(full) => {
+                tracing::warn!(%address, reason = %full, "a connection to the webhooks is closed");
+                continue;
+            }
         };
         let (hooks, bodies, mut stopped) = (hooks.clone(), bodies.clone(), stopped.clone());
         open.spawn(async move {

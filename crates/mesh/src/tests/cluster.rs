@@ -124,3 +124,60 @@ fn the_root_namespace_may_be_another() {
     let stranger = config.replace("rootNamespace: mesh, ", "");
     assert_eq!(after(&Mesh::empty(), &stranger).config().trust_domain, "cluster.local");
 }
+
+#[test]
+fn a_pod_of_two_families_is_one_endpoint_at_its_first_address() {
+    let slice = |name: &str, family: &str, first: &str, second: &str| {
+        format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: {name}, namespace: shop, labels: \
+             {{kubernetes.io/service-name: reviews}}}}, addressType: {family}, endpoints: [{{addresses: ['{first}'], \
+             targetRef: {{kind: Pod, name: reviews-1, namespace: shop}}}}, {{addresses: ['{second}'], targetRef: {{kind: \
+             Pod, name: reviews-2, namespace: shop}}}}], ports: [{{name: http, port: 9080}}]}}"
+        )
+    };
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: reviews-1, namespace: shop, labels: {app: reviews}}, spec: \
+               {containers: [{name: app, image: app}]}, status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}], \
+               conditions: [{type: Ready, status: 'True'}]}}";
+    let (six, four) = (slice("a-6", "IPv6", "fd00::1", "fd00::2"), slice("reviews-1", "IPv4", "10.0.0.1", "10.0.0.2"));
+    let mesh = after(&base(), &[pod, &six, &four].join("\n---\n"));
+    let addresses = |mesh: &Mesh| {
+        let endpoints = mesh.endpoints(&service("reviews", "shop")).unwrap();
+        endpoints.on_port(9080).iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&mesh), ["10.0.0.1", "10.0.0.2"]);
+    // Where only the second family is listed, that is where it is.
+    let gone = ObjectKey { kind: "EndpointSlice".into(), namespace: "shop".into(), name: "reviews-1".into() };
+    assert_eq!(addresses(&mesh.apply(&[Change::Delete(gone)]).0), ["fd00::1", "fd00::2"]);
+}
+
+#[test]
+fn an_endpoint_without_a_pod_is_where_its_node_or_its_slice_says() {
+    let yaml = "{apiVersion: v1, kind: Service, metadata: {name: outside, namespace: shop}, spec: {clusterIP: 10.96.0.8, ports: \
+                [{name: http, port: 80}]}}\n---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: \
+                outside-1, namespace: shop, labels: {kubernetes.io/service-name: outside}}, addressType: IPv4, endpoints: \
+                [{addresses: [192.0.2.1], nodeName: node-1}, {addresses: [192.0.2.2], nodeName: node-9}, {addresses: \
+                [192.0.2.3], zone: zone-1}, {addresses: [192.0.2.4], zone: zone-7}], ports: [{name: http, port: 80}]}";
+    let mesh = after(&base(), yaml);
+    let places = |mesh: &Mesh| {
+        let endpoints = mesh.endpoints(&service("outside", "shop")).unwrap();
+        let place = |it: &crate::Endpoint| format!("{}/{}", it.workload.locality.region, it.workload.locality.zone);
+        endpoints.on_port(80).iter().map(place).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&mesh), ["region-1/zone-1", "/", "region-1/zone-1", "/zone-7"]);
+    // A node that comes later.
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: node-9, labels: {topology.kubernetes.io/region: region-9, \
+                topology.kubernetes.io/zone: zone-7}}}";
+    let (mesh, dirty) = mesh.apply(&changes(node));
+    assert_eq!(places(&mesh), ["region-1/zone-1", "region-9/zone-7", "region-1/zone-1", "region-9/zone-7"]);
+    assert!(dirty.endpoints.contains(&service("outside", "shop")), "{dirty:?}");
+    // And what subsets may select by.
+    let endpoints = mesh.endpoints(&service("outside", "shop")).unwrap();
+    let labels = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into_iter().collect();
+    let selected = |key: &str, value: &str| {
+        let wanted = labels(key, value);
+        endpoints.on_port(80).iter().filter(|it| it.workload.is_selected_by(&wanted, "east")).count()
+    };
+    assert_eq!(selected("topology.kubernetes.io/zone", "zone-7"), 2);
+    assert_eq!((selected("topology.istio.io/cluster", "east"), selected("topology.istio.io/cluster", "west")), (4, 0));
+    assert_eq!(selected("app", "x"), 0);
+}
