@@ -144,6 +144,8 @@ fn virtual_services_that_never_meet_are_no_duplicates() {
     let private = one.replace("hosts:", "exportTo: ['.'], hosts:");
     let other = elsewhere.replace("hosts: [reviews]", "exportTo: ['.'], hosts: [reviews.default.svc.cluster.local]");
     check(&format!("{private}{other}"), &[]);
+    // Two spellings of one host in one object.
+    check(&one.replace("[reviews]", "[reviews, reviews.default.svc.cluster.local]"), &[]);
 }
 
 #[test]

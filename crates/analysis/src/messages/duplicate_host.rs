@@ -60,7 +60,10 @@ pub(super) fn check(view: &View<'_>, found: &mut Found<'_>) {
         for (index, host) in rule.spec.hosts.iter().enumerate() {
             let older = seen.entry(view.mesh.resolve(host, &key.namespace)).or_default();
             let meet = |other: &&Arc<VirtualServiceRule>| {
-                other.visibility.shows_to(&key.namespace) || indexed.visibility.shows_to(&other.order.namespace)
+                // One host may be spelt in several ways by one object.
+                other.key() != *key
+                    && (other.visibility.shows_to(&key.namespace)
+                        || indexed.visibility.shows_to(&other.order.namespace))
             };
             if let Some(first) = older.iter().find(meet) {
                 let first = first.key();
