@@ -1,13 +1,17 @@
 //! Resources that several proxies get byte for byte: made once per state of what they depend on, then shared.
 //!
-//! The key of an entry is exactly what its translator is given besides the mesh: the proxies' common scope and a name. Most
-//! resources come out the same for the scopes of many namespaces: of each there is one in memory, whoever it was made for.
+//! The key of an entry is exactly what its translator is given besides the mesh. What the proxies of a scope are sent is found
+//! by their scope and a name; clusters and endpoints lie behind that a second time under what they are made from, which is
+//! the same for most scopes, so that they are made once. And whoever it was made for, of equal resources there is one in
+//! memory.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use mizzen_translate::Scope;
+use bytes::Bytes;
+use mizzen_mesh::{DestinationPolicy, Order, ServiceKey};
+use mizzen_translate::{Called, Client, Memo, RoutesOf, Scope};
 use mizzen_types::Hostname;
 use mizzen_xds::Resource;
 
@@ -21,6 +25,28 @@ pub(crate) enum Key {
     ClustersOf(Arc<Scope>, Hostname),
     Routes(Arc<Scope>, Arc<str>),
     Endpoints(Arc<Scope>, Arc<str>),
+    /// Clusters of a service, for all scopes where the same rules hold for it.
+    ClustersUnder(Arc<Client>, Arc<Terms>),
+    /// Endpoints of one cluster, likewise.
+    EndpointsUnder(Arc<Client>, Arc<Terms>, Arc<str>),
+}
+
+/// A service and the DestinationRules that hold for calls of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Terms {
+    service: ServiceKey,
+    rules: Vec<Order>,
+}
+
+impl Terms {
+    pub(crate) fn new(service: &ServiceKey, policy: Option<&DestinationPolicy>) -> Arc<Self> {
+        let rules = policy.iter().flat_map(|policy| &policy.rules).map(|rule| rule.order.clone()).collect();
+        Arc::new(Self { service: service.clone(), rules })
+    }
+
+    pub(crate) fn of(called: &Called) -> Arc<Self> {
+        Self::new(&called.service.key, called.policy.as_ref())
+    }
 }
 
 /// The resources of one key; empty when there is none.
@@ -42,18 +68,37 @@ pub(crate) struct Cache {
     shards: [Mutex<HashMap<Key, Entry>>; SHARDS],
     /// All resources that somebody holds, by version.
     held: [Mutex<HashMap<u64, Weak<Resource>>>; SHARDS],
+    /// Parts of route tables, and whether they were used since the last sweep.
+    routes: [Mutex<HashMap<RoutesOf, (Bytes, bool)>>; SHARDS],
     hasher: RandomState,
     metrics: Arc<Metrics>,
 }
 
 impl Cache {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { shards: Default::default(), held: Default::default(), hasher: RandomState::new(), metrics }
+        Self {
+            shards: Default::default(),
+            held: Default::default(),
+            routes: Default::default(),
+            hasher: RandomState::new(),
+            metrics,
+        }
     }
 
     /// The resources as they are at `revision`, when nothing that they depend on changed after `since`. Made outside of
     /// the lock; of two that make the same at once, both results are equal and one is kept.
     pub(crate) fn get(&self, key: Key, since: u64, revision: u64, make: impl FnOnce() -> Vec<Arc<Resource>>) -> Made {
+        self.get_through(key, since, revision, || self.make(make))
+    }
+
+    /// Makes resources that are not found by a key.
+    pub(crate) fn make(&self, make: impl FnOnce() -> Vec<Arc<Resource>>) -> Made {
+        self.metrics.cache(false);
+        make().into_iter().map(|resource| self.one_of_each(resource)).collect()
+    }
+
+    /// The same where what is missing is taken from elsewhere in the cache.
+    pub(crate) fn get_through(&self, key: Key, since: u64, revision: u64, find: impl FnOnce() -> Made) -> Made {
         let shard = &self.shards[self.hasher.hash_one(&key) as usize % SHARDS];
         let old = {
             let mut entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,12 +107,12 @@ impl Cache {
                 (entry.revision, entry.made.clone())
             })
         };
-        let usable = old.as_ref().is_some_and(|(made_at, _)| since <= *made_at && *made_at <= revision);
-        self.metrics.cache(usable);
-        if let Some((_, made)) = old.as_ref().filter(|_| usable) {
+        let usable = |(made_at, _): &(u64, Made)| since <= *made_at && *made_at <= revision;
+        if let Some((_, made)) = old.as_ref().filter(|old| usable(old)) {
+            self.metrics.cache(true);
             return made.clone();
         }
-        let made: Made = make().into_iter().map(|resource| self.one_of_each(resource)).collect();
+        let made = find();
         // A stream that lags behind must not replace what is newer.
         if old.is_none_or(|(made_at, _)| made_at <= revision) {
             let entry = Entry { revision, made: made.clone(), used: true };
@@ -95,12 +140,32 @@ impl Cache {
         for shard in &self.shards {
             let mut entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
             entries.retain(|_, entry| std::mem::replace(&mut entry.used, false));
+            entries.shrink_to_fit();
+        }
+        for shard in &self.routes {
+            let mut routes = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            routes.retain(|_, (_, used)| std::mem::replace(used, false));
+            routes.shrink_to_fit();
         }
         for shard in &self.held {
             let mut held = shard.lock().unwrap_or_else(PoisonError::into_inner);
             held.retain(|_, resource| resource.strong_count() > 0);
             held.shrink_to_fit();
         }
+    }
+}
+
+impl Memo for Cache {
+    fn routes(&self, of: RoutesOf, make: &mut dyn FnMut() -> Bytes) -> Bytes {
+        let shard = &self.routes[self.hasher.hash_one(&of) as usize % SHARDS];
+        let lock = || shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((routes, used)) = lock().get_mut(&of) {
+            *used = true;
+            return routes.clone();
+        }
+        let routes = make();
+        lock().insert(of, (routes.clone(), true));
+        routes
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use mizzen_translate::{ProxyView, Scope, names};
+use mizzen_mesh::Service;
+use mizzen_translate::{Imported, ProxyView, Scope, names};
 use mizzen_types::Hostname;
 use mizzen_xds::server::Wanted;
 use mizzen_xds::{Resource, ResourceType};
 use serde_json::Value;
 use tonic::Status;
 
-use crate::cache::{Cache, Key, Made};
+use crate::cache::{Cache, Key, Made, Terms};
 use crate::node::Node;
 use crate::world::World;
 
@@ -91,14 +92,9 @@ impl Contents {
         let mesh = &world.mesh;
         let key = Key::Clusters(self.scope.clone());
         let outbound = self.cache.get(key, world.clusters_since(), world.revision, || {
-            let mut clusters = shared(mizzen_translate::fixed_clusters(mesh, &self.scope));
-            for imported in mizzen_translate::services(mesh, &self.scope) {
-                let host = &imported.service.key.host;
-                let key = Key::ClustersOf(self.scope.clone(), host.clone());
-                let made = self.cache.get(key, world.clusters_of_since(host), world.revision, || {
-                    shared(mizzen_translate::service_clusters(mesh, &self.scope, &imported.service))
-                });
-                clusters.extend(made.iter().cloned());
+            let mut clusters = shared(mizzen_translate::fixed_clusters(mesh, &self.scope.client));
+            for Imported { service, .. } in mizzen_translate::services(mesh, &self.scope) {
+                clusters.extend(self.clusters_of(&service).iter().cloned());
             }
             clusters
         });
@@ -111,12 +107,32 @@ impl Contents {
         inbound.iter().chain(outbound.iter()).cloned().collect()
     }
 
+    fn clusters_of(&self, service: &Arc<Service>) -> Made {
+        let (world, mesh, client) = (&self.world, &self.world.mesh, &self.scope.client);
+        let since = world.clusters_of_since(&service.key.host);
+        let key = Key::ClustersOf(self.scope.clone(), service.key.host.clone());
+        self.cache.get_through(key, since, world.revision, || {
+            let policy = mizzen_translate::policy(mesh, &self.scope, service);
+            let make = || shared(mizzen_translate::service_clusters(mesh, client, service, policy.as_ref()));
+            let terms = Terms::new(&service.key, policy.as_ref());
+            // A Sidecar resource may import some of the ports only.
+            match mesh.service(&service.key).filter(|whole| Arc::ptr_eq(whole, service)) {
+                Some(_) => self.cache.get(Key::ClustersUnder(client.clone(), terms), since, world.revision, make),
+                None => self.cache.make(make),
+            }
+        })
+    }
+
     fn endpoints(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
+        let (world, mesh, client) = (&self.world, &self.world.mesh, &self.scope.client);
         let (_, _, host) = names::parse_outbound(name)?;
-        let since = self.world.endpoints_of_since(&Hostname::new(host));
+        let since = world.endpoints_of_since(&Hostname::new(host));
         let key = Key::Endpoints(self.scope.clone(), name.clone());
-        let made = self.cache.get(key, since, self.world.revision, || {
-            shared(mizzen_translate::endpoints(&self.world.mesh, &self.scope, name))
+        let made = self.cache.get_through(key, since, world.revision, || {
+            let Some(called) = mizzen_translate::called(mesh, &self.scope, name) else { return Made::default() };
+            let key = Key::EndpointsUnder(client.clone(), Terms::of(&called), name.clone());
+            self.cache
+                .get(key, since, world.revision, || shared(mizzen_translate::endpoints_of(mesh, client, &called, name)))
         });
         made.first().cloned()
     }
@@ -134,7 +150,7 @@ impl Contents {
     fn route_table(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
         let key = Key::Routes(self.scope.clone(), name.clone());
         let made = self.cache.get(key, self.world.routes_since(), self.world.revision, || {
-            shared(mizzen_translate::route_table(&self.world.mesh, &self.scope, name))
+            shared(mizzen_translate::route_table_with(&self.world.mesh, &self.scope, name, &*self.cache))
         });
         made.first().cloned()
     }

@@ -43,9 +43,7 @@ impl Mesh {
         let first = ServiceKey { host: host.clone(), namespace: "".into() };
         let same_host = self.services.range(first..).take_while(|(key, _)| key.host == *host);
         let visible = same_host.map(|(_, service)| service).filter(|service| service.visibility.shows_to(namespace));
-        visible
-            .filter(|service| accept(service))
-            .min_by_key(|service| (*service.key.namespace != *namespace, service.registry, service.created))
+        visible.filter(|service| accept(service)).min_by_key(|service| rank(service, namespace))
     }
 
     fn host_exists(&self, host: &Hostname) -> bool {
@@ -65,14 +63,24 @@ impl Mesh {
         namespace: &'a str,
         accept: impl Fn(&Service) -> bool + 'a,
     ) -> impl Iterator<Item = &'a Arc<Service>> {
-        let mut last: Option<&Hostname> = None;
-        self.services.keys().filter_map(move |key| {
-            if last == Some(&key.host) {
-                return None;
+        // Services of one host stand side by side.
+        let mut services = self.services.iter().peekable();
+        let good = move |service: &Service| service.visibility.shows_to(namespace) && accept(service);
+        std::iter::from_fn(move || {
+            loop {
+                let (key, first) = services.next()?;
+                let mut best = good(first).then_some(first);
+                while let Some((_, other)) = services.next_if(|(next, _)| next.host == key.host) {
+                    if good(other) && best.is_none_or(|best| rank(other, namespace) < rank(best, namespace)) {
+                        best = Some(other);
+                    }
+                }
+                let callable =
+                    |it: &&Arc<Service>| !matches!(it.resolution, Resolution::Alias | Resolution::DynamicDns);
+                if let Some(service) = best.filter(callable) {
+                    return Some(service);
+                }
             }
-            last = Some(&key.host);
-            let service = self.best_service(&key.host, namespace, &accept)?;
-            (!matches!(service.resolution, Resolution::Alias | Resolution::DynamicDns)).then_some(service)
         })
     }
 
@@ -141,6 +149,11 @@ impl Mesh {
         self.destination_rules.select_clients() || self.virtual_services.select_clients()
     }
 
+    /// Whether any rule asks that requests be sent on by a hash of them.
+    pub fn rules_hash(&self) -> bool {
+        self.destination_rules.hash()
+    }
+
     /// The DestinationRules that hold when a client calls `service`: of its own namespace, else of the service's, else of
     /// the root namespace (reference: semantics 105 to 109).
     pub fn destination_policy(&self, service: &Service, namespace: &str, labels: &Labels) -> Option<DestinationPolicy> {
@@ -197,4 +210,9 @@ impl Mesh {
         services.sort_by_key(|service| (service.created, service.registry == Registry::ServiceEntry));
         services
     }
+}
+
+/// Of services with one host a client means the one with the least rank.
+fn rank(service: &Service, namespace: &str) -> (bool, Registry, i64) {
+    (*service.key.namespace != *namespace, service.registry, service.created)
 }

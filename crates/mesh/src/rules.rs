@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mizzen_api::networking::{DestinationRule, Gateway, VirtualService};
+use mizzen_api::networking::{DestinationRule, Gateway, LoadBalancerSettings, VirtualService};
 use mizzen_types::{Hostname, Labels, ObjectKey};
 use rpds::RedBlackTreeMapSync;
 
@@ -109,6 +109,17 @@ impl DestinationRuleEntry {
         ObjectKey::new("DestinationRule", &self.order.namespace, &self.order.name)
     }
 
+    /// Whether any of its policies asks for hashes of requests.
+    fn hashes(&self) -> bool {
+        let subsets = self.spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+        let mut policies = self.spec.traffic_policy.iter().chain(subsets);
+        let asks = |lb: &LoadBalancerSettings| lb.consistent_hash.is_some();
+        policies.any(|policy| {
+            let of_ports = policy.port_level_settings.iter().filter_map(|settings| settings.load_balancer.as_ref());
+            policy.load_balancer.iter().chain(of_ports).any(asks)
+        })
+    }
+
     fn client_selector(&self) -> Option<&Labels> {
         self.spec.workload_selector.as_ref().map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty())
     }
@@ -198,6 +209,7 @@ impl VirtualServices {
 pub(crate) struct DestinationRules {
     by_namespace: RedBlackTreeMapSync<Arc<str>, NamespaceRules>,
     client_selectors: u32,
+    hashing: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -214,6 +226,7 @@ impl DestinationRules {
         *map = map.insert(entry.host.clone(), rules);
         Self {
             client_selectors: self.client_selectors + u32::from(entry.client_selector().is_some()),
+            hashing: self.hashing + u32::from(entry.hashes()),
             by_namespace: self.by_namespace.insert(entry.order.namespace.clone(), mine),
         }
     }
@@ -228,6 +241,7 @@ impl DestinationRules {
         let selecting = u32::from(entry.client_selector().is_some());
         Self {
             client_selectors: self.client_selectors.saturating_sub(selecting),
+            hashing: self.hashing.saturating_sub(u32::from(entry.hashes())),
             by_namespace: self.by_namespace.insert(entry.order.namespace.clone(), mine),
         }
     }
@@ -235,6 +249,11 @@ impl DestinationRules {
     /// Whether any rule asks for the labels of the calling workload.
     pub(crate) fn select_clients(&self) -> bool {
         self.client_selectors > 0
+    }
+
+    /// Whether any rule asks for hashes of requests.
+    pub(crate) fn hash(&self) -> bool {
+        self.hashing > 0
     }
 
     /// Rules of `namespace` for one service: of its most specific host that has any, oldest first.

@@ -39,6 +39,7 @@ static FORMAT_FIELDS: [(u32, Inside); 1] = [(2, Inside::Message(&STRUCT_FIELDS))
 static FILE_LOG_FIELDS: [(u32, Inside); 1] = [(5, Inside::Message(&FORMAT_FIELDS))];
 
 pub(crate) const ROUTE_CONFIGURATION: Schema = &ROUTE_CONFIGURATION_FIELDS;
+pub(crate) const VIRTUAL_HOST: Schema = &VIRTUAL_HOST_FIELDS;
 pub(crate) const ASSIGNMENT: Schema = &ASSIGNMENT_FIELDS;
 pub(crate) const CLUSTER: Schema = &CLUSTER_FIELDS;
 pub(crate) const TYPED_STRUCT: Schema = &TYPED_STRUCT_FIELDS;

@@ -17,8 +17,9 @@ use mizzen_types::Protocol;
 use serde_json::{Map, Value, json};
 
 use crate::endpoint;
+use crate::imports::Imported;
 use crate::traffic_policy::Effective;
-use crate::view::{Dialect, ProxyView, Role, Scope};
+use crate::view::{Client, Dialect, ProxyView, Role, Scope};
 use crate::{Resource, canonical, imports, istio, names, pb, type_url};
 
 /// All clusters of a proxy.
@@ -36,38 +37,41 @@ pub fn inbound_clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
 /// Clusters for calls, the same for all proxies of one scope: those without a service, then one for each port and subset
 /// of each service.
 pub fn outbound_clusters(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
-    let mut clusters = fixed_clusters(mesh, scope);
-    for imported in imports::services(mesh, scope) {
-        clusters.extend(service_clusters(mesh, scope, &imported.service));
+    let mut clusters = fixed_clusters(mesh, &scope.client);
+    for Imported { service, .. } in imports::services(mesh, scope) {
+        let policy = policy(mesh, scope, &service);
+        clusters.extend(service_clusters(mesh, &scope.client, &service, policy.as_ref()));
     }
     clusters
+}
+
+/// The DestinationRules that hold when proxies of a scope call a service.
+pub fn policy(mesh: &Mesh, scope: &Scope, service: &Service) -> Option<DestinationPolicy> {
+    mesh.destination_policy(service, &scope.namespace, &scope.labels)
 }
 
 /// The clusters for calls that belong to no service; they change with the mesh configuration alone.
-pub fn fixed_clusters(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
+pub fn fixed_clusters(mesh: &Mesh, client: &Client) -> Vec<Resource> {
     let mut clusters = vec![resource(&black_hole(mesh))];
-    if scope.knows_original_destination() {
-        clusters.push(resource(&passthrough(mesh, scope)));
+    if client.knows_original_destination() {
+        clusters.push(resource(&passthrough(mesh, client)));
     }
     clusters
 }
 
-/// The clusters of one service, for a change that touches no other.
-pub fn service_clusters(mesh: &Mesh, scope: &Scope, service: &Arc<Service>) -> Vec<Resource> {
-    let policy = mesh.destination_policy(service, &scope.namespace, &scope.labels);
+/// The clusters of one service under a [`policy()`]: the same for all scopes where both are.
+pub fn service_clusters(
+    mesh: &Mesh,
+    client: &Client,
+    service: &Arc<Service>,
+    policy: Option<&DestinationPolicy>,
+) -> Vec<Resource> {
     let mut clusters = Vec::new();
     for port in &service.ports {
-        clusters.push(resource(&outbound(&Target {
-            mesh,
-            scope,
-            service,
-            port,
-            policy: policy.as_ref(),
-            subset: None,
-        })));
-        for (rule, index, subset) in policy.iter().flat_map(DestinationPolicy::subsets) {
+        clusters.push(resource(&outbound(&Target { mesh, client, service, port, policy, subset: None })));
+        for (rule, index, subset) in policy.iter().flat_map(|policy| policy.subsets()) {
             let subset = Some(SubsetOf { rule, index, subset });
-            clusters.push(resource(&outbound(&Target { mesh, scope, service, port, policy: policy.as_ref(), subset })));
+            clusters.push(resource(&outbound(&Target { mesh, client, service, port, policy, subset })));
         }
     }
     clusters
@@ -76,7 +80,7 @@ pub fn service_clusters(mesh: &Mesh, scope: &Scope, service: &Arc<Service>) -> V
 /// What an outbound cluster is made from.
 pub(crate) struct Target<'a> {
     pub(crate) mesh: &'a Mesh,
-    pub(crate) scope: &'a Scope,
+    pub(crate) client: &'a Client,
     pub(crate) service: &'a Arc<Service>,
     pub(crate) port: &'a ServicePort,
     pub(crate) policy: Option<&'a DestinationPolicy>,
@@ -111,8 +115,8 @@ impl<'a> Target<'a> {
             self.traffic_policy().load_balancer.is_some_and(|lb| lb.simple == Some(SimpleLb::Passthrough));
         match self.service.resolution {
             // Only the kernel's redirection tells where a client wanted to go; everybody else is told the endpoints.
-            _ if passthrough && self.scope.knows_original_destination() => DiscoveryType::OriginalDst,
-            Resolution::Passthrough if self.scope.knows_original_destination() => DiscoveryType::OriginalDst,
+            _ if passthrough && self.client.knows_original_destination() => DiscoveryType::OriginalDst,
+            Resolution::Passthrough if self.client.knows_original_destination() => DiscoveryType::OriginalDst,
             Resolution::Dns => DiscoveryType::StrictDns,
             Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
             _ => DiscoveryType::Eds,
@@ -141,9 +145,9 @@ fn black_hole(mesh: &Mesh) -> Cluster {
 }
 
 /// Wherever the client wanted to go.
-fn passthrough(mesh: &Mesh, scope: &Scope) -> Cluster {
+fn passthrough(mesh: &Mesh, client: &Client) -> Cluster {
     let mut cluster = original_destination(mesh, names::PASSTHROUGH);
-    if scope.dialect == Dialect::Istio {
+    if client.dialect == Dialect::Istio {
         cluster.filters.push(istio::cluster_metadata_exchange());
     }
     cluster
@@ -180,7 +184,7 @@ fn outbound(target: &Target<'_>) -> Cluster {
     pool::apply_outlier_detection(&mut cluster, &policy);
     upstream_tls::apply(&mut cluster, target, &policy);
     cluster.metadata = pb::metadata(&metadata(target, &policy));
-    if target.scope.dialect == Dialect::Istio {
+    if target.client.dialect == Dialect::Istio {
         cluster.filters.push(istio::cluster_metadata_exchange());
     }
     cluster
@@ -244,8 +248,8 @@ pub(crate) fn is_sniffed(protocol: Protocol) -> bool {
     protocol == Protocol::Sniff
 }
 
-pub(crate) fn is_sidecar(scope: &Scope) -> bool {
-    scope.role == Role::Sidecar
+pub(crate) fn is_sidecar(client: &Client) -> bool {
+    client.role == Role::Sidecar
 }
 
 pub(crate) use upstream_tls::marks_endpoints;

@@ -1,9 +1,10 @@
 //! Endpoints of a cluster: addresses by locality, with what decides about TLS and priority.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mizzen_api::networking::LocalityLoadBalancerSetting;
-use mizzen_mesh::{DestinationPolicy, Endpoint, Health, Mesh, endpoint::takes_mtls};
+use mizzen_mesh::{DestinationPolicy, Endpoint, Health, Mesh, Service, endpoint::takes_mtls};
 use mizzen_proto::envoy::config::core::v3 as core;
 use mizzen_proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint as WireEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
@@ -13,16 +14,39 @@ use serde_json::json;
 
 use crate::cluster::{SubsetOf, Target};
 use crate::traffic_policy::Effective;
-use crate::view::Scope;
-use crate::{Resource, canonical, names, pb, type_url};
+use crate::view::{Client, Scope};
+use crate::{Resource, canonical, cluster, names, pb, type_url};
+
+/// What an outbound cluster leads to, for the proxies of a scope.
+#[derive(Debug)]
+pub struct Called {
+    pub service: Arc<Service>,
+    pub policy: Option<DestinationPolicy>,
+}
+
+/// Finds what an outbound cluster leads to. `None` when its service is not there for the proxies of a scope.
+pub fn called(mesh: &Mesh, scope: &Scope, cluster_name: &str) -> Option<Called> {
+    let (_, _, host) = names::parse_outbound(cluster_name)?;
+    let service = mesh.service_by_host(&Hostname::new(host), &scope.namespace)?.clone();
+    let policy = cluster::policy(mesh, scope, &service);
+    Some(Called { service, policy })
+}
 
 /// Endpoints of an outbound cluster, the same for all proxies of one scope. `None` when no service or subset makes such a
 /// cluster for them; a service without endpoints has an empty list (reference: semantics 264).
 pub fn endpoints(mesh: &Mesh, scope: &Scope, cluster_name: &str) -> Option<Resource> {
-    let (number, subset_name, host) = names::parse_outbound(cluster_name)?;
-    let service = mesh.service_by_host(&Hostname::new(host), &scope.namespace)?;
+    endpoints_of(mesh, &scope.client, &called(mesh, scope, cluster_name)?, cluster_name)
+}
+
+/// Endpoints of a cluster by what it leads to: the same for all scopes where that is the same.
+pub fn endpoints_of(
+    mesh: &Mesh,
+    client: &Client,
+    Called { service, policy }: &Called,
+    cluster_name: &str,
+) -> Option<Resource> {
+    let (number, subset_name, _) = names::parse_outbound(cluster_name)?;
     let port = service.port(number)?;
-    let policy = mesh.destination_policy(service, &scope.namespace, &scope.labels);
     let subset = if subset_name.is_empty() {
         None
     } else {
@@ -30,7 +54,7 @@ pub fn endpoints(mesh: &Mesh, scope: &Scope, cluster_name: &str) -> Option<Resou
         let (rule, index, subset) = subsets.find(|(_, _, subset)| subset.name == subset_name)?;
         Some(SubsetOf { rule, index, subset })
     };
-    let target = Target { mesh, scope, service, port, policy: policy.as_ref(), subset };
+    let target = Target { mesh, client, service, port, policy: policy.as_ref(), subset };
     let assignment = assignment(&target, true);
     Some(Resource::encode(cluster_name, type_url::ENDPOINT, &assignment, canonical::ASSIGNMENT))
 }
@@ -48,7 +72,7 @@ fn assignment(target: &Target<'_>, health: bool) -> ClusterLoadAssignment {
     let endpoints = target.mesh.endpoints(&target.service.key);
     let endpoints = endpoints.map(|endpoints| endpoints.on_port(target.port.number)).unwrap_or_default();
     let mut localities: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
-    let cluster = &target.scope.cluster_id;
+    let cluster = &target.client.cluster_id;
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.workload.is_selected_by(wanted, cluster)) {
         localities.entry(&endpoint.workload.locality).or_default().push(endpoint);
     }
@@ -81,11 +105,11 @@ fn lb_endpoint(target: &Target<'_>, policy: &Effective<'_>, endpoint: &Endpoint,
         workload.canonical_service(),
         // Readers take an absent revision for this one.
         workload.canonical_revision().filter(|revision| *revision != "latest").unwrap_or_default(),
-        target.scope.cluster_id
+        target.client.cluster_id
     );
     let mut metadata = json!({"istio": {"workload": described}});
     let peer = target.mesh.peer_policy(&workload.namespace, &workload.labels);
-    if crate::cluster::marks_endpoints(policy) && takes_mtls(endpoint, peer.on_port(endpoint.port)) {
+    if cluster::marks_endpoints(policy) && takes_mtls(endpoint, peer.on_port(endpoint.port)) {
         metadata["envoy.transport_socket_match"] = json!({"tlsMode": "istio"});
     }
     let status = match endpoint.health {
@@ -110,7 +134,7 @@ fn prefer_near(target: &Target<'_>, policy: &Effective<'_>, groups: &mut Vec<Loc
     let mesh = target.mesh.config().locality_lb_setting.as_ref();
     let default = LocalityLoadBalancerSetting::default();
     let setting = own.or(mesh).unwrap_or(&default);
-    let client = &target.scope.locality;
+    let client = &target.client.locality;
     if setting.enabled == Some(false) || client.is_unknown() {
         return;
     }

@@ -195,5 +195,5 @@ fn bound_port(mesh: &Mesh, scope: &Scope, port: u16, bind: &str) -> Option<u16> 
             (None, TargetPort::Name(_)) => {}
         }
     }
-    (!(scope.unprivileged && port < 1024)).then_some(port)
+    (!(scope.client.unprivileged && port < 1024)).then_some(port)
 }

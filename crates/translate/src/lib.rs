@@ -22,13 +22,13 @@ mod tls;
 mod traffic_policy;
 pub mod view;
 
-pub use cluster::{clusters, fixed_clusters, inbound_clusters, outbound_clusters, service_clusters};
-pub use endpoint::endpoints;
+pub use cluster::{clusters, fixed_clusters, inbound_clusters, outbound_clusters, policy, service_clusters};
+pub use endpoint::{Called, called, endpoints, endpoints_of};
 pub use imports::{Imported, services};
 pub use listener::listeners;
-pub use route::route_table;
+pub use route::{Memo, NoMemo, RoutesOf, route_table, route_table_with};
 pub use secret::{secret, secret_objects};
-pub use view::{Dialect, Interception, ProxyView, Role, Scope, ViewError};
+pub use view::{Client, Dialect, Interception, ProxyView, Role, Scope, ViewError};
 
 use bytes::Bytes;
 use prost::{Message, Name};

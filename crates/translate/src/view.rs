@@ -80,20 +80,27 @@ pub struct ProxyView {
     pub named_ports: Vec<(String, u16)>,
 }
 
-/// What the resources that several proxies may share depend on, besides the mesh: the key of a cache.
-///
-/// Two proxies with equal scopes get the same outbound clusters, route tables and endpoints, byte for byte.
+/// What clusters and endpoints of one service depend on, besides the mesh and the rules that hold: what a proxy is, not
+/// where it is. Part of the key of a cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Scope {
+pub struct Client {
     pub role: Role,
-    pub namespace: String,
-    /// Empty when no rule in the mesh looks at the labels of clients.
-    pub labels: Labels,
     pub dialect: Dialect,
     pub interception: Interception,
     pub cluster_id: String,
     pub locality: Locality,
     pub unprivileged: bool,
+}
+
+/// What the resources that several proxies may share depend on, besides the mesh: the key of a cache.
+///
+/// Two proxies with equal scopes get the same outbound clusters, route tables and endpoints, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope {
+    pub client: Arc<Client>,
+    pub namespace: String,
+    /// Empty when no rule in the mesh looks at the labels of clients.
+    pub labels: Labels,
     /// Namespace and name of the Sidecar resource that is obeyed.
     pub sidecar: Option<(Arc<str>, Arc<str>)>,
 }
@@ -125,9 +132,7 @@ impl ProxyView {
         }
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let namespace = text("NAMESPACE").unwrap_or(namespace).to_owned();
-        // By its address too, but not one of a namespace that it is not in.
-        let at_address = || mesh.pod_at(address).filter(|pod| *pod.workload.namespace == *namespace);
-        let pod = mesh.pod(&namespace, name).or_else(at_address);
+        let pod = mesh.pod(&namespace, name).or_else(|| mesh.pod_at(address));
         let labels = match pod {
             Some(pod) => pod.workload.labels.clone(),
             None => string_map(metadata.get("LABELS")),
@@ -186,15 +191,18 @@ impl ProxyView {
     pub fn scope(&self, mesh: &Mesh) -> Scope {
         // Gateways are selected by labels, so theirs always count.
         let labels_count = self.role == Role::Router || mesh.rules_select_clients();
-        Scope {
+        let client = Client {
             role: self.role,
-            namespace: self.namespace.clone(),
-            labels: if labels_count { self.labels.clone() } else { Labels::default() },
             dialect: self.dialect,
             interception: self.interception,
             cluster_id: self.cluster_id.clone(),
             locality: self.locality.clone(),
             unprivileged: self.unprivileged,
+        };
+        Scope {
+            client: Arc::new(client),
+            namespace: self.namespace.clone(),
+            labels: if labels_count { self.labels.clone() } else { Labels::default() },
             sidecar: self.sidecar(mesh).map(|rule| (rule.order.namespace.clone(), rule.order.name.clone())),
         }
     }
@@ -210,7 +218,7 @@ impl ProxyView {
     }
 }
 
-impl Scope {
+impl Client {
     /// Whether original destinations are known, so that a cluster may use them.
     pub(crate) fn knows_original_destination(&self) -> bool {
         self.role == Role::Sidecar && self.interception == Interception::Redirect

@@ -106,7 +106,7 @@ pub(super) fn apply_protocol(cluster: &mut Cluster, target: &Target<'_>, policy:
     if speaks_http2(target, policy) {
         use_http2(cluster);
     } else if http.is_some_and(|http| http.use_client_protocol)
-        || (is_sniffed(target.port.protocol) && is_sidecar(target.scope))
+        || (is_sniffed(target.port.protocol) && is_sidecar(target.client))
     {
         use_downstream_protocol(cluster, None);
     }

@@ -99,7 +99,7 @@ fn identities(target: &Target<'_>) -> Vec<String> {
 /// so there the cluster's protocol decides.
 fn mesh_protocols(target: &Target<'_>, policy: &Effective<'_>) -> Vec<&'static str> {
     let http2 = pool::speaks_http2(target, policy);
-    match target.scope.dialect {
+    match target.client.dialect {
         Dialect::Istio if http2 => vec!["istio-peer-exchange", "istio", "h2"],
         Dialect::Istio => vec!["istio-peer-exchange", "istio"],
         Dialect::Envoy if http2 => vec!["istio-h2", "istio", "h2"],
@@ -152,7 +152,7 @@ fn explicit(
 fn may_use_credentials(target: &Target<'_>) -> bool {
     let for_this_client =
         target.policy.is_some_and(|policy| policy.rules.iter().any(|rule| rule.spec.workload_selector.is_some()));
-    target.scope.role == Role::Router || for_this_client
+    target.client.role == Role::Router || for_this_client
 }
 
 /// The client's certificate of `MUTUAL`; `None` when there is none, for then TLS cannot be had (reference: semantics 141).
@@ -164,7 +164,7 @@ fn own_certificate(target: &Target<'_>, settings: &ClientTlsSettings) -> Option<
             if certificate.is_empty() || key.is_empty() {
                 return None;
             }
-            match target.scope.dialect {
+            match target.client.dialect {
                 Dialect::Istio => {
                     let name = format!("file-cert:{certificate}~{key}");
                     common.tls_certificate_sds_secret_configs = vec![tls::agent_file(&name)];
@@ -206,7 +206,7 @@ fn validation(target: &Target<'_>, settings: &ClientTlsSettings) -> Option<Valid
         return tls::validation(roots, names);
     }
     let file_name = &settings.ca_certificates;
-    match target.scope.dialect {
+    match target.client.dialect {
         Dialect::Istio => {
             let roots = if file_name.is_empty() { "system" } else { file_name };
             tls::validation(tls::agent_file(&format!("file-root:{roots}")), names)

@@ -246,7 +246,7 @@ fn only_port(mesh: &Mesh, scope: &Scope, host: &Hostname) -> Option<u16> {
 
 /// Tables of one port know services by that port alone, so there it is what a destination without a port means, even
 /// when its service has another.
-fn target_of(place: &Place<'_>, destination: &Destination, namespace: &str) -> (Hostname, u16) {
+pub(super) fn target_of(place: &Place<'_>, destination: &Destination, namespace: &str) -> (Hostname, u16) {
     let host = destination_host(place.mesh, place.scope, destination, namespace);
     let only = || if place.one_port { None } else { only_port(place.mesh, place.scope, &host) };
     let port = destination.port_number().or_else(only).unwrap_or(place.port);
@@ -281,6 +281,9 @@ pub(super) fn consistent_hash(
     port: u16,
     subset: &str,
 ) -> Option<HashPolicy> {
+    if !mesh.rules_hash() {
+        return None;
+    }
     let service = mesh.service_by_host(host, &scope.namespace);
     let namespace = service.map(|service| &*service.key.namespace);
     let policy = mesh.destination_policy_of(host, namespace, &scope.namespace, &scope.labels)?;

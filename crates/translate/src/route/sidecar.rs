@@ -5,26 +5,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mizzen_api::mesh::OutboundTrafficPolicyMode;
 use mizzen_mesh::{Attachment, CLUSTER_DOMAIN, Mesh, Registry, Resolution, Service, VirtualServiceRule};
+use mizzen_proto::envoy::config::route::v3::RouteAction;
 use mizzen_proto::envoy::config::route::v3::route::Action;
 use mizzen_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
-use mizzen_proto::envoy::config::route::v3::{Route, RouteAction, VirtualHost};
 use mizzen_types::{Hostname, Protocol};
 
+use super::action;
+use super::memo::{self, Host, Memo};
 use super::rule::{self, Place};
-use super::{action, virtual_host};
 use crate::cluster::is_sniffed;
 use crate::view::Scope;
 use crate::{imports, names, pb};
 
 /// The virtual hosts of a table by its name; `None` when no listener of a sidecar could ask for it.
-pub(super) fn virtual_hosts(mesh: &Mesh, scope: &Scope, name: &str) -> Option<Vec<VirtualHost>> {
+pub(super) fn virtual_hosts(mesh: &Mesh, scope: &Scope, name: &str, memo: &dyn Memo) -> Option<Vec<Host>> {
     if name == names::HTTP_PROXY_TABLE {
-        return Some(proxy_table(mesh, scope));
+        return Some(proxy_table(mesh, scope, memo));
     }
     if let Ok(port) = name.parse::<u16>() {
-        let mut hosts = hosts_of_port(mesh, scope, port, false);
+        let mut hosts = hosts_of_port(mesh, scope, port, false, memo);
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
         hosts.push(unknown_hosts(mesh, scope));
         return Some(hosts);
@@ -33,14 +35,14 @@ pub(super) fn virtual_hosts(mesh: &Mesh, scope: &Scope, name: &str) -> Option<Ve
     let (host, port) = name.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
     mesh.service_by_host(&Hostname::new(host), &scope.namespace)?.port(port)?;
-    let hosts = hosts_of_port(mesh, scope, port, false);
+    let hosts = hosts_of_port(mesh, scope, port, false, memo);
     let mut found = hosts.into_iter().find(|known| known.name == name)?;
     found.domains = vec!["*".to_owned()];
     Some(vec![found])
 }
 
 /// All ports in one table: names count with their port, and without for port 80 (reference: semantics 15).
-fn proxy_table(mesh: &Mesh, scope: &Scope) -> Vec<VirtualHost> {
+fn proxy_table(mesh: &Mesh, scope: &Scope, memo: &dyn Memo) -> Vec<Host> {
     let services = imports::services(mesh, scope);
     let mut ports: BTreeSet<u16> = services
         .iter()
@@ -49,10 +51,10 @@ fn proxy_table(mesh: &Mesh, scope: &Scope) -> Vec<VirtualHost> {
         .map(|p| p.number)
         .collect();
     ports.insert(80);
-    let mut all: Vec<VirtualHost> = Vec::new();
+    let mut all: Vec<Host> = Vec::new();
     let mut taken = HashSet::new();
     for port in ports {
-        for mut host in hosts_of_port(mesh, scope, port, true) {
+        for mut host in hosts_of_port(mesh, scope, port, true, memo) {
             host.domains.retain(|domain| taken.insert(domain.clone()));
             if !host.domains.is_empty() {
                 all.push(host);
@@ -75,7 +77,7 @@ struct Answers {
     others: Vec<Hostname>,
 }
 
-fn hosts_of_port(mesh: &Mesh, scope: &Scope, port: u16, with_port: bool) -> Vec<VirtualHost> {
+fn hosts_of_port(mesh: &Mesh, scope: &Scope, port: u16, with_port: bool, memo: &dyn Memo) -> Vec<Host> {
     let imported = imports::services(mesh, scope);
     let services: BTreeMap<Hostname, &Arc<Service>> = imported
         .iter()
@@ -100,7 +102,7 @@ fn hosts_of_port(mesh: &Mesh, scope: &Scope, port: u16, with_port: bool) -> Vec<
         if http.is_empty() && others.is_empty() {
             continue;
         }
-        let routes = rule::routes(&place, service);
+        let routes = memo::of_rule(&place, service, memo);
         if routes.is_empty() {
             continue;
         }
@@ -115,7 +117,7 @@ fn hosts_of_port(mesh: &Mesh, scope: &Scope, port: u16, with_port: bool) -> Vec<
     for (host, service) in &services {
         let http = service.port(port).is_some_and(|port| carries_http(port.protocol));
         if http && !ruled.contains(host) {
-            builder.add_service(service, &[rule::default_route(mesh, scope, host, port)]);
+            builder.add_service(service, &memo::of_service(&place, host, memo));
         }
     }
     builder.hosts
@@ -169,7 +171,7 @@ struct Builder<'a> {
     scope: &'a Scope,
     port: u16,
     with_port: bool,
-    hosts: Vec<VirtualHost>,
+    hosts: Vec<Host>,
     names: HashSet<String>,
     domains: HashSet<String>,
     /// Hosts of services, which no shorter spelling of another may take.
@@ -188,11 +190,11 @@ impl<'a> Builder<'a> {
         Self { mesh, scope, port, with_port, hosts: Vec::new(), names: HashSet::new(), domains: HashSet::new(), known }
     }
 
-    fn add_name(&mut self, host: &Hostname, routes: &[Route]) {
+    fn add_name(&mut self, host: &Hostname, routes: &Bytes) {
         self.add(host, vec![host.as_str().to_owned()], &[], routes);
     }
 
-    fn add_service(&mut self, service: &Service, routes: &[Route]) {
+    fn add_service(&mut self, service: &Service, routes: &Bytes) {
         let mut hosts = vec![service.key.host.clone()];
         hosts.extend(self.mesh.aliases_of(service, &self.scope.namespace));
         let mut domains = Vec::new();
@@ -216,7 +218,7 @@ impl<'a> Builder<'a> {
         self.add(&service.key.host, domains, &short, routes);
     }
 
-    fn add(&mut self, host: &Hostname, domains: Vec<String>, short: &[String], routes: &[Route]) {
+    fn add(&mut self, host: &Hostname, domains: Vec<String>, short: &[String], routes: &Bytes) {
         let name = format!("{host}:{}", self.port);
         if !self.names.insert(name.clone()) {
             return;
@@ -225,7 +227,7 @@ impl<'a> Builder<'a> {
         let domains: Vec<String> = domains.into_iter().filter(own).flat_map(|domain| self.ported(domain)).collect();
         let fresh: Vec<String> = domains.into_iter().filter(|domain| self.domains.insert(domain.clone())).collect();
         if !fresh.is_empty() {
-            self.hosts.push(VirtualHost { routes: routes.to_vec(), ..virtual_host(name, fresh) });
+            self.hosts.push(Host { name, domains: fresh, routes: routes.clone() });
         }
     }
 
@@ -258,9 +260,9 @@ fn other_spellings(host: &str, namespace: &str) -> Vec<String> {
 
 /// Hosts that the mesh does not know (reference: semantics 53).
 #[allow(deprecated)] // The limit of gRPC's own timeout, named as Istio names it.
-fn unknown_hosts(mesh: &Mesh, scope: &Scope) -> VirtualHost {
+fn unknown_hosts(mesh: &Mesh, scope: &Scope) -> Host {
     let registry_only = imports::outbound_policy(mesh, scope) == OutboundTrafficPolicyMode::RegistryOnly;
-    if registry_only || !scope.knows_original_destination() {
+    if registry_only || !scope.client.knows_original_destination() {
         return blocked_hosts();
     }
     let action = RouteAction {
@@ -269,15 +271,16 @@ fn unknown_hosts(mesh: &Mesh, scope: &Scope) -> VirtualHost {
         max_grpc_timeout: pb::zero(),
         ..Default::default()
     };
-    let mut host = virtual_host("allow_any".to_owned(), vec!["*".to_owned()]);
-    host.routes = vec![rule::catch_all("allow_any", Action::Route(action))];
-    host
+    any_host("allow_any", Action::Route(action))
 }
 
-fn blocked_hosts() -> VirtualHost {
-    let mut host = virtual_host("block_all".to_owned(), vec!["*".to_owned()]);
-    host.routes = vec![rule::catch_all("block_all", Action::DirectResponse(action::direct_response(502, None)))];
-    host
+fn blocked_hosts() -> Host {
+    any_host("block_all", Action::DirectResponse(action::direct_response(502, None)))
+}
+
+fn any_host(name: &str, action: Action) -> Host {
+    let routes = memo::encode(&[rule::catch_all(name, action)]);
+    Host { name: name.to_owned(), domains: vec!["*".to_owned()], routes }
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
 //! Route tables of sidecars.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use mizzen_translate::{Memo, RoutesOf};
 use serde_json::{Value, json};
 
 use super::{TO, host, mesh, redirected, reviews, sidecar, table};
@@ -252,4 +257,71 @@ fn the_most_specific_host_has_a_service() {
     // A host that is no service is answered for at port 80.
     assert_eq!(status(&table(&mesh, &view, "80"), "elsewhere.example.com"), 205);
     assert!(!table_9080.to_string().contains("elsewhere.example.com"));
+}
+
+/// Remembers everything.
+#[derive(Default)]
+struct Remembered {
+    routes: RefCell<HashMap<RoutesOf, Bytes>>,
+    made: Cell<usize>,
+}
+
+impl Memo for Remembered {
+    fn routes(&self, of: RoutesOf, make: &mut dyn FnMut() -> Bytes) -> Bytes {
+        if let Some(known) = self.routes.borrow().get(&of) {
+            return known.clone();
+        }
+        self.made.set(self.made.get() + 1);
+        let made = make();
+        self.routes.borrow_mut().insert(of, made.clone());
+        made
+    }
+}
+
+#[test]
+fn remembered_routes_are_those_that_would_be_made() {
+    let memo = Remembered::default();
+    let rule = |name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: {name}, namespace: shop}}, spec: \
+             {spec}}}"
+        )
+    };
+    let changes = [
+        reviews(&format!("[{{timeout: 1s, {TO}}}]")),
+        // Another rule, and then others of which only the routes to some hosts, or for some clients, depend.
+        reviews(&format!("[{{timeout: 2s, {TO}}}]")),
+        rule("r", "{host: reviews, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}}"),
+        rule("r", "{host: reviews, exportTo: ['.'], trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}}"),
+        rule("r", "{host: reviews, workloadSelector: {matchLabels: {app: front}}, trafficPolicy: {loadBalancer: \
+              {consistentHash: {httpQueryParameterName: q}}}}"),
+        reviews(&format!("[{{match: [{{sourceNamespace: shop}}], timeout: 3s, {TO}}}, {{timeout: 4s, {TO}}}]")),
+        reviews(&format!("[{{match: [{{sourceLabels: {{app: front}}}}], timeout: 3s, {TO}}}, {{timeout: 4s, {TO}}}]")),
+        "{apiVersion: v1, kind: Service, metadata: {name: reviews, namespace: shop}, spec: {clusterIP: 10.9.9.9, ports: \
+         [{name: http, port: 9080}, {name: http-2, port: 80}]}}"
+            .to_owned(),
+        "{apiVersion: v1, kind: Service, metadata: {name: reviews, namespace: shop}, spec: {type: ExternalName, externalName: \
+         front.shop.svc.cluster.local, ports: [{name: http, port: 9080}]}}"
+            .to_owned(),
+    ];
+    let mut now = mesh("");
+    for change in changes {
+        let parsed = mizzen_config::parse("test.yaml", &change);
+        let put: Vec<_> = parsed.objects.into_iter().map(mizzen_config::Change::Put).collect();
+        assert_eq!(put.len(), 1, "{change}");
+        now = now.apply(&put).0;
+        for id in ["sidecar~10.0.0.1~front-1.shop~x", "sidecar~10.0.0.2~one.shop~x", "sidecar~10.0.0.3~two.other~x"] {
+            let view = mizzen_translate::ProxyView::new(id, &redirected(), &now).expect("a node");
+            let scope = view.scope(&now);
+            for table in ["80", "9080", "http_proxy", "reviews.shop.svc.cluster.local:9080"] {
+                let made = mizzen_translate::route_table(&now, &scope, table);
+                let remembered = mizzen_translate::route_table_with(&now, &scope, table, &memo);
+                assert_eq!(remembered, made, "{id}, {table}, after {change}");
+            }
+        }
+        let before = memo.made.get();
+        let view = sidecar(&now, &redirected());
+        let _ = mizzen_translate::route_table_with(&now, &view.scope(&now), "9080", &memo);
+        assert_eq!(memo.made.get(), before, "nothing is made twice");
+    }
 }
