@@ -132,7 +132,9 @@ impl ProxyView {
         }
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let namespace = text("NAMESPACE").unwrap_or(namespace).to_owned();
-        let pod = mesh.pod(&namespace, name).or_else(|| mesh.pod_at(address));
+        // By its address too, but not one of a namespace that it is not in.
+        let at_address = || mesh.pod_at(address).filter(|pod| *pod.workload.namespace == *namespace);
+        let pod = mesh.pod(&namespace, name).or_else(at_address);
         let labels = match pod {
             Some(pod) => pod.workload.labels.clone(),
             None => string_map(metadata.get("LABELS")),
