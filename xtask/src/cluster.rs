@@ -107,9 +107,14 @@ impl Local {
         let kubeconfig = text.lines().last().map(PathBuf::from).filter(|_| output.status.success());
         let kubeconfig =
             kubeconfig.with_context(|| format!("../shared/cluster/up brought up no cluster: {}", output.status))?;
-        // Elsewhere this image is pulled; here it is made of this machine's own curl.
-        let client = ["--name", NAME, "docker.io/curlimages/curl:8.10.1", "--programs", "curl sh sleep cat"];
-        check(Command::new(self.scripts.join("load-image")).args(client))?;
+        // Elsewhere these images are pulled; here they are made of this machine's own programs.
+        for (image, programs) in [
+            ("docker.io/curlimages/curl:8.10.1", "curl sh sleep cat"),
+            ("docker.io/library/perl:5.40-slim", "perl sh sleep cat"),
+        ] {
+            let arguments = ["--name", NAME, image, "--programs", programs];
+            check(Command::new(self.scripts.join("load-image")).args(arguments))?;
+        }
         let script = |name: &str| self.scripts.join(name).display().to_string();
         Ok(Cluster {
             kubeconfig: Some(kubeconfig),

@@ -74,3 +74,18 @@ pub fn all() -> Vec<Vec<Step>> {
         vec![always("uninstalling_leaves_only_the_types", install::uninstall)],
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    /// The table of `docs/kubernetes-tests.md` has one row for each step, in their order.
+    #[test]
+    fn the_documentation_lists_the_steps() {
+        let file = mizzen_testing::repository().join("docs/kubernetes-tests.md");
+        let text = std::fs::read_to_string(&file).expect("the documentation of the steps");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let listed: Vec<&str> = rows.map(|(name, _)| name).collect();
+        let groups = super::all();
+        let steps: Vec<&str> = groups.iter().flatten().map(|step| step.name).collect();
+        assert_eq!(listed, steps);
+    }
+}
