@@ -19,6 +19,8 @@ pub struct Options {
     /// Users and groups whose connections are the proxy's own. They are never sent back to it.
     pub proxy_uids: Vec<u32>,
     pub proxy_gids: Vec<u32>,
+    /// The same, told by the mark of the proxy's sockets: where proxy and application have to be the same user.
+    pub proxy_marks: Vec<u32>,
     pub interception: Interception,
     /// Inbound ports to catch.
     pub inbound_ports: Ports,
@@ -56,6 +58,7 @@ impl Default for Options {
             tunnel_port: 15008,
             proxy_uids: vec![1337],
             proxy_gids: vec![1337],
+            proxy_marks: Vec::new(),
             interception: Interception::Redirect,
             inbound_ports: Ports::All,
             exclude_inbound_ports: PROXY_PORTS.to_vec(),

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mizzen_proto::envoy::config::bootstrap::v3::{Bootstrap as Wire, bootstrap::DynamicResources};
+use mizzen_proto::envoy::config::bootstrap::v3::{Bootstrap as Wire, ClusterManager, bootstrap::DynamicResources};
 use mizzen_proto::envoy::config::core::v3::{
-    ApiConfigSource, ConfigSource, HeaderValue, Node, api_config_source::ApiType, config_source::ConfigSourceSpecifier,
-    grpc_service::TargetSpecifier,
+    ApiConfigSource, BindConfig, ConfigSource, HeaderValue, Node, api_config_source::ApiType,
+    config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier, socket_option,
 };
 use mizzen_proto::json::{Json, JsonError};
 use mizzen_proto::type_url;
@@ -40,6 +40,8 @@ pub struct Bootstrap {
     pub listeners_by_ads: bool,
     /// Clusters come by ADS.
     pub clusters_by_ads: bool,
+    /// What the packets of connections to endpoints are marked with, so that rules of the kernel tell them apart.
+    pub upstream_mark: Option<u32>,
     /// Paths of fields that are set and have no effect here.
     pub without_effect: Vec<String>,
 }
@@ -87,7 +89,8 @@ pub fn bootstrap(text: &str) -> std::result::Result<Bootstrap, BootstrapError> {
 }
 
 fn compile(wire: Wire) -> Result<Bootstrap> {
-    let without_effect = without_effect(&wire);
+    let upstream_mark = upstream_mark(&wire);
+    let without_effect = without_effect(&wire, upstream_mark);
     let admin = match wire.admin.as_ref().and_then(|admin| admin.address.as_ref()) {
         None => None,
         address => match value::place(address).at("admin.address")? {
@@ -136,6 +139,7 @@ fn compile(wire: Wire) -> Result<Bootstrap> {
         ads,
         listeners_by_ads,
         clusters_by_ads,
+        upstream_mark,
         without_effect,
     })
 }
@@ -197,9 +201,32 @@ fn service(source: &ApiConfigSource) -> Result<AdsSource> {
     })
 }
 
+/// The one socket option for connections to endpoints that is obeyed: `SO_MARK` of Linux.
+fn upstream_mark(wire: &Wire) -> Option<u32> {
+    const SOL_SOCKET: i64 = 1;
+    const SO_MARK: i64 = 36;
+    let bind = wire.cluster_manager.as_ref()?.upstream_bind_config.as_ref()?;
+    let mark = bind.socket_options.iter().find(|option| (option.level, option.name) == (SOL_SOCKET, SO_MARK))?;
+    match mark.value {
+        Some(socket_option::Value::IntValue(mark)) => u32::try_from(mark).ok(),
+        _ => None,
+    }
+}
+
 /// Names of the fields that are set and that nothing here looks at: they serve Envoy's own working.
-fn without_effect(wire: &Wire) -> Vec<String> {
+fn without_effect(wire: &Wire, upstream_mark: Option<u32>) -> Vec<String> {
     let mut names = Vec::new();
+    let only_the_mark = upstream_mark.is_some()
+        && wire.cluster_manager.as_ref().is_some_and(|manager| {
+            let bind = manager.upstream_bind_config.clone().unwrap_or_default();
+            let others = BindConfig { socket_options: Vec::new(), ..bind.clone() };
+            bind.socket_options.len() == 1
+                && !is_set(&others.encode_to_vec())
+                && !is_set(&ClusterManager { upstream_bind_config: None, ..manager.clone() }.encode_to_vec())
+        });
+    if is_set(&wire.cluster_manager) && !only_the_mark {
+        names.push("cluster_manager".to_owned());
+    }
     macro_rules! look {
         ($($field:ident),+ $(,)?) => {
             $(if is_set(&wire.$field) { names.push(stringify!($field).to_owned()); })+
@@ -207,7 +234,6 @@ fn without_effect(wire: &Wire) -> Vec<String> {
     }
     look!(
         node_context_params,
-        cluster_manager,
         hds_config,
         flags_path,
         stats_sinks,

@@ -38,6 +38,7 @@ pub(crate) enum Known {
     HttpConnectionManager,
     TcpProxy,
     OriginalDst,
+    OriginalSrc,
     TlsInspector,
     HttpInspector,
     ProxyProtocol,
@@ -72,6 +73,7 @@ pub(crate) fn known(name: &str, config: Option<&Any>, place: Place) -> Result<Kn
             Known::Observer
         }
         (Place::Listener, "envoy.extensions.filters.listener.original_dst.v3.OriginalDst") => Known::OriginalDst,
+        (Place::Listener, "envoy.extensions.filters.listener.original_src.v3.OriginalSrc") => Known::OriginalSrc,
         (Place::Listener, "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector") => Known::TlsInspector,
         (Place::Listener, "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector") => Known::HttpInspector,
         (Place::Listener, "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol") => Known::ProxyProtocol,

@@ -10,6 +10,7 @@ use mizzen_proto::envoy::config::listener::v3::{
     ListenerFilterChainMatchPredicate, filter, filter_chain_match::ConnectionSourceType, listener, listener_filter,
     listener_filter_chain_match_predicate::Rule,
 };
+use mizzen_proto::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use mizzen_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use mizzen_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
@@ -30,9 +31,6 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
         return Err(Invalid::new("a name is missing").within("name"));
     }
     not_obeyed!(wire, fcds_config, filter_chain_matcher, udp_listener_config, api_listener, listener_specifier,);
-    if value::flag(wire.transparent.as_ref(), false) {
-        return Err(Invalid::not_obeyed("this field").within("transparent"));
-    }
     let address = match value::place(wire.address.as_ref()).at("address")? {
         Address::Socket(address) => ListenAddress::Tcp(address),
         Address::Pipe(path) => ListenAddress::Unix(path.into()),
@@ -58,6 +56,7 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
         address,
         bind: value::flag(wire.bind_to_port.as_ref(), true)
             && wire.deprecated_v1.as_ref().is_none_or(|old| value::flag(old.bind_to_port.as_ref(), true)),
+        transparent: value::flag(wire.transparent.as_ref(), false),
         use_original_dst: value::flag(wire.use_original_dst.as_ref(), false),
         direction: match TrafficDirection::try_from(wire.traffic_direction) {
             Ok(TrafficDirection::Inbound) => Direction::Inbound,
@@ -128,6 +127,11 @@ fn listener_filter(filter: &ListenerFilter, inspect: &mut Inspect) -> Result<()>
     }
     match filters::known(&filter.name, config, Place::Listener)? {
         Known::OriginalDst => inspect.original_dst = true,
+        Known::OriginalSrc => {
+            let source: OriginalSrc = config.map(value::unpack).transpose().at("typed_config")?.unwrap_or_default();
+            not_obeyed!(source, bind_port);
+            inspect.original_src = Some(source.mark);
+        }
         Known::TlsInspector => {
             inspect.tls = true;
             inspect.ports_without_tls = disabled;

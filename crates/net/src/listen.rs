@@ -13,7 +13,18 @@ const BACKLOG: i32 = 1024;
 /// shall be told, and one queue loses nothing when workers or configurations come and go.
 /// `[::]` takes IPv4 as well.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listening(bound(address)?)
+}
+
+/// The same for connections to any address that the kernel's rules lead to this port (TPROXY). Needs the capability
+/// NET_ADMIN.
+pub fn bind_transparent(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = bound(address)?;
+    transparent(&socket)?;
+    listening(socket)
+}
+
+fn listening(socket: Socket) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -52,6 +63,29 @@ pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
 pub fn bind_source(socket: &tokio::net::TcpSocket, source: IpAddr) -> io::Result<()> {
     port_at_connect(socket)?;
     socket.bind(SocketAddr::new(source, 0))
+}
+
+/// Lets a connection that is yet to be made come from an address that is not this machine's. Needs the capability
+/// NET_ADMIN.
+pub fn bind_foreign_source(socket: &tokio::net::TcpSocket, source: IpAddr) -> io::Result<()> {
+    transparent(SockRef::from(socket))?;
+    bind_source(socket, source)
+}
+
+/// Sockets of both families have this flag under the name that it has for IPv4.
+fn transparent<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let needed = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            io::Error::new(error.kind(), "transparent sockets (TPROXY) need the capability NET_ADMIN")
+        }
+        _ => error,
+    };
+    socket.into().set_ip_transparent_v4(true).map_err(needed)
+}
+
+/// Marks all packets of a connection that is yet to be made, for the kernel's rules. Needs the capability NET_ADMIN.
+pub fn mark(socket: &tokio::net::TcpSocket, mark: u32) -> io::Result<()> {
+    SockRef::from(socket).set_mark(mark)
 }
 
 #[allow(unsafe_code)]

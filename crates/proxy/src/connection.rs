@@ -10,7 +10,7 @@ use std::time::Duration;
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
 use mizzen_snapshot::http::ClientCertDetails;
-use mizzen_snapshot::listener::{ConnectionFacts, FilterChain, Handler, Listener, TcpHandler, Transport};
+use mizzen_snapshot::listener::{ConnectionFacts, FilterChain, Handler, Inspect, Listener, TcpHandler, Transport};
 use mizzen_snapshot::tls::{ClientAuth, ServerTls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -175,7 +175,7 @@ async fn look(
     let looking = async {
         match silent {
             None => looking.await.map(|seen| (seen, None)),
-            Some(handler) => Box::pin(look_or_hear(worker, handler, looking, peer, local)).await,
+            Some(handler) => Box::pin(look_or_hear(worker, inspect, handler, looking, peer, local)).await,
         }
     };
     let Some(timeout) = inspect.timeout else {
@@ -210,6 +210,7 @@ fn silent_handler(listener: &Listener, peer: SocketAddr, local: SocketAddr) -> O
 
 async fn look_or_hear(
     worker: &Rc<Worker>,
+    inspect: &Inspect,
     handler: Arc<TcpHandler>,
     looking: impl Future<Output = Result<Seen, &'static str>>,
     peer: SocketAddr,
@@ -220,7 +221,7 @@ async fn look_or_hear(
     if let Ok(seen) = tokio::time::timeout(HEAD_START, &mut looking).await {
         return Ok((seen?, None));
     }
-    let caller = Caller { worker, peer, local, server_name: None };
+    let caller = Caller { worker, peer, local, server_name: None, inspect };
     let mut attempt = tokio::select! {
         biased;
         seen = &mut looking => return Ok((seen?, None)),

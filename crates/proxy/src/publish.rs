@@ -131,7 +131,8 @@ impl Publisher {
             (Place::Anywhere(_), ListenAddress::Unix(_)) => return Err(failure(listener, "not a TCP address")),
         };
         let failed = |error: &dyn std::fmt::Display| failure(listener, &error.to_string());
-        let socket = listen::bind(wanted).map_err(|error| failed(&error))?;
+        let bind = if listener.transparent { listen::bind_transparent } else { listen::bind };
+        let socket = bind(wanted).map_err(|error| failed(&error))?;
         let address = socket.local_addr().map_err(|error| failed(&error))?;
         let mut sockets = Vec::new();
         for _ in &self.workers {

@@ -107,6 +107,9 @@ pub async fn run(
         // Set here and nowhere else.
         let _ = shared.own.set(own);
     }
+    if let Some(mark) = boot.upstream_mark {
+        let _ = shared.upstream_mark.set(mark);
+    }
     let held = Arc::new(Held::default());
     held.set_bootstrap(serde_json::json!({ "node": node }));
     let _identity = config.identity.as_ref().map(|options| start_identity(options, &config, &secrets));

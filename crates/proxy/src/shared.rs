@@ -26,6 +26,8 @@ pub struct Shared {
     pub own: OnceLock<Own>,
     pub limits: Limits,
     pub drain_time: Duration,
+    /// What connections to endpoints are marked with, when they are; set once at the start.
+    pub upstream_mark: OnceLock<u32>,
     /// Zero of all [`Time`]s.
     pub origin: Instant,
     /// Client connections open now.
@@ -66,6 +68,7 @@ impl Shared {
             own: OnceLock::new(),
             limits,
             drain_time,
+            upstream_mark: OnceLock::new(),
             origin: Instant::now(),
             open: AtomicUsize::new(0),
             connections: AtomicU64::new(0),

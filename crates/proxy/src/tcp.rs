@@ -10,7 +10,7 @@ use mizzen_net::Stream;
 use mizzen_net::relay::{self, Prefaces, ReadAhead};
 use mizzen_snapshot::Cluster;
 use mizzen_snapshot::cluster::Discovery;
-use mizzen_snapshot::listener::TcpHandler;
+use mizzen_snapshot::listener::{Inspect, TcpHandler};
 use mizzen_snapshot::plan::NoPlan;
 use tokio::io::AsyncWriteExt;
 
@@ -19,6 +19,7 @@ use crate::facts::TcpFacts;
 use crate::peer;
 use crate::refusal::{Flag, Refusal};
 use crate::upstream::connect::{self, Dialled, TlsWish};
+use crate::upstream::{Source, Upstream};
 use crate::worker::Worker;
 
 /// Who wants to be connected.
@@ -28,6 +29,14 @@ pub struct Caller<'a> {
     /// Where it wanted to go.
     pub local: SocketAddr,
     pub server_name: Option<&'a str>,
+    /// What the listener does besides.
+    pub inspect: &'a Inspect,
+}
+
+impl Caller<'_> {
+    fn source(&self, upstream: &Upstream) -> Option<Source> {
+        Source::of(self.inspect, upstream.policy(), self.peer)
+    }
 }
 
 /// A connection to an upstream, or the reason why there is none, and how far it came.
@@ -105,7 +114,11 @@ async fn pass(
         None => {
             let server_name = downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
             let (peer, local) = (downstream.peer, downstream.local);
-            connect(&Caller { worker: &connection.worker, peer, local, server_name }, handler).await
+            {
+                let inspect = &downstream.listener.inspect;
+                let caller = Caller { worker: &connection.worker, peer, local, server_name, inspect };
+                connect(&caller, handler).await
+            }
         }
     };
     facts.cluster = attempt.cluster;
@@ -196,7 +209,7 @@ async fn dial(
     caller: &Caller<'_>,
     handler: &TcpHandler,
     cluster: &Cluster,
-    upstream: &crate::upstream::Upstream,
+    upstream: &Upstream,
     chosen: &mut Option<Arc<Host>>,
 ) -> Result<(Dialled, Arc<Host>, mizzen_balance::Permit), Refusal> {
     let worker = caller.worker;
@@ -209,7 +222,7 @@ async fn dial(
                 if let Some(port) = port_override {
                     address.set_port(port);
                 }
-                upstream.original(address)
+                upstream.original(address, caller.source(&upstream))
             }
             _ => {
                 let ask = PickContext {
@@ -230,7 +243,7 @@ async fn dial(
             cause: exceeded.to_string(),
         })?;
         let client = Some((caller.peer, caller.local));
-        let wish = TlsWish { alpn: None, host: caller.server_name, client };
+        let wish = TlsWish { alpn: None, host: caller.server_name, client, source: caller.source(&upstream) };
         let transport = upstream.transport_for(&host.endpoint);
         let dialled = connect::dial(upstream, &host, transport, wish).await;
         let outcome = match &dialled {

@@ -15,7 +15,7 @@ pub mod timeouts;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use mizzen_balance::{Balancer, Host};
 use mizzen_identity::Secrets;
 use mizzen_identity::tls::{ClientConfigs, client_config};
 use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, Endpoint};
+use mizzen_snapshot::listener::Inspect;
 use mizzen_snapshot::tls::ClientTls;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -41,17 +42,37 @@ const ORIGINALS: usize = 64;
 
 pub struct Upstream {
     pub balancer: Arc<Balancer>,
+    /// What its connections are marked with.
+    mark: Option<u32>,
     /// In the order of `transports` in the policy, the default last.
     transports: Vec<Transport>,
     hosts: RefCell<HashMap<PoolKey, Pool>>,
     /// Destinations that clients dialled themselves, while there are connections to them (`ORIGINAL_DST`).
-    originals: RefCell<HashMap<SocketAddr, Arc<Host>>>,
+    /// Those who see the client's own address are called over connections for this client alone.
+    originals: RefCell<HashMap<(SocketAddr, Option<Source>), Arc<Host>>>,
     /// How many may be remembered before those that nobody uses are forgotten.
     originals_limit: Cell<usize>,
     /// A connection came back or ended: who waits for one may try again.
     pub freed: Notify,
     retired: Cell<bool>,
     sweeping: Cell<bool>,
+}
+
+/// The client that a server shall see in our place (Envoy: the listener filter `original_src`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub address: IpAddr,
+    /// 0: none.
+    pub mark: u32,
+}
+
+impl Source {
+    /// Whom the servers of a cluster see: the client, where the listener says so and the server is the one that the client
+    /// called.
+    pub fn of(inspect: &Inspect, cluster: &ClusterPolicy, client: SocketAddr) -> Option<Self> {
+        let mark = inspect.original_src?;
+        matches!(cluster.discovery, Discovery::OriginalDst { .. }).then_some(Self { address: client.ip(), mark })
+    }
 }
 
 /// How an endpoint is spoken to.
@@ -86,7 +107,7 @@ struct Pool {
 }
 
 impl Upstream {
-    pub fn new(balancer: Arc<Balancer>, secrets: &Secrets) -> Self {
+    pub fn new(balancer: Arc<Balancer>, secrets: &Secrets, mark: Option<u32>) -> Self {
         let policy = balancer.policy();
         let all = policy.transports.iter().map(|transport| &transport.tls).chain([&policy.default_transport]);
         let transports = all
@@ -94,6 +115,7 @@ impl Upstream {
             .collect();
         Self {
             balancer,
+            mark,
             transports,
             hosts: RefCell::default(),
             originals: RefCell::default(),
@@ -118,9 +140,9 @@ impl Upstream {
 
     /// The destination that a client dialled itself, as an endpoint: the same one for all who dial it, so that they share
     /// connections.
-    pub fn original(&self, address: SocketAddr) -> Arc<Host> {
+    pub fn original(&self, address: SocketAddr, source: Option<Source>) -> Arc<Host> {
         let mut originals = self.originals.borrow_mut();
-        if let Some(host) = originals.get(&address) {
+        if let Some(host) = originals.get(&(address, source)) {
             return Arc::clone(host);
         }
         if originals.len() >= self.originals_limit.get() {
@@ -129,7 +151,7 @@ impl Upstream {
             self.originals_limit.set((originals.len() * 2).max(ORIGINALS));
         }
         let host = Host::detached(address);
-        originals.insert(address, Arc::clone(&host));
+        originals.insert((address, source), Arc::clone(&host));
         host
     }
 

@@ -225,7 +225,7 @@ impl Worker {
         }
         let newest = self.snapshot();
         let balancer = self.shared.balancers.of(cluster, &newest, self.time(Instant::now()));
-        let upstream = Rc::new(Upstream::new(balancer, &self.shared.secrets));
+        let upstream = Rc::new(Upstream::new(balancer, &self.shared.secrets, self.shared.upstream_mark.get().copied()));
         self.upstreams.borrow_mut().insert(name.clone(), Rc::clone(&upstream));
         upstream
     }

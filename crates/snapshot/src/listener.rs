@@ -22,6 +22,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// False for a listener that only receives connections handed over by one with `use_original_dst`.
     pub bind: bool,
+    /// It takes connections for addresses that are not this machine's, which the kernel leads to it (TPROXY).
+    pub transparent: bool,
     /// The connection's original destination picks another listener, when one has that address.
     pub use_original_dst: bool,
     pub direction: Direction,
@@ -62,6 +64,9 @@ pub enum Drain {
 pub struct Inspect {
     /// Read the destination that the client dialled from the kernel.
     pub original_dst: bool,
+    /// Servers that are called at their original destination shall see the client's own address. Packets to them get
+    /// this mark, if it is not 0.
+    pub original_src: Option<u32>,
     /// Look for a TLS ClientHello: transport protocol, server name, ALPN.
     pub tls: bool,
     /// Look for HTTP/1.x or the HTTP/2 preface.

@@ -16,6 +16,7 @@ use mizzen_proto::envoy::config::listener::v3::{
 };
 use mizzen_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use mizzen_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use mizzen_proto::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use mizzen_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use mizzen_proto::envoy::r#type::v3::Int32Range;
 use std::time::Duration;
@@ -96,6 +97,14 @@ fn http_inspector() -> ListenerFilter {
 
 fn original_destination() -> ListenerFilter {
     listener_filter("envoy.filters.listener.original_dst", &OriginalDst {})
+}
+
+/// By this mark the rules of capture know what goes to the workload already, and its answers (reference: features 5.4).
+const TPROXY_MARK: u32 = 1337;
+
+/// What the proxy sends to its workload has the client's address, and a mark that leads the answers back.
+fn original_source() -> ListenerFilter {
+    listener_filter("envoy.filters.listener.original_src", &OriginalSrc { mark: TPROXY_MARK, ..Default::default() })
 }
 
 /// Switches a listener filter off for some destination ports.

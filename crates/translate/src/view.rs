@@ -31,8 +31,17 @@ pub enum Dialect {
 pub enum Interception {
     /// The kernel sends everything to two ports of the proxy.
     Redirect,
+    /// The same, but what comes in keeps both its addresses: the workload sees its client's.
+    Tproxy,
     /// Listeners are bound for real: service ports on the workload's mesh address, and an HTTP proxy port for calls.
     None,
+}
+
+impl Interception {
+    /// Whether clients of the proxy know nothing of it.
+    pub fn is_by_kernel(self) -> bool {
+        self != Self::None
+    }
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -173,6 +182,7 @@ impl ProxyView {
             dialect: if istio { Dialect::Istio } else { Dialect::Envoy },
             interception: match text("INTERCEPTION_MODE") {
                 Some(mode) if mode.eq_ignore_ascii_case("none") => Interception::None,
+                Some(mode) if mode.eq_ignore_ascii_case("tproxy") => Interception::Tproxy,
                 _ => Interception::Redirect,
             },
             http_proxy_port: port("HTTP_PROXY_PORT")?.or(Some(mesh.config().proxy_http_port).filter(|port| *port != 0)),
@@ -223,7 +233,7 @@ impl ProxyView {
 impl Client {
     /// Whether original destinations are known, so that a cluster may use them.
     pub(crate) fn knows_original_destination(&self) -> bool {
-        self.role == Role::Sidecar && self.interception == Interception::Redirect
+        self.role == Role::Sidecar && self.interception.is_by_kernel()
     }
 }
 

@@ -100,9 +100,10 @@ fn catches_inbound(options: &Options) -> bool {
     options.inbound_ports != Ports::These(Vec::new())
 }
 
-/// A condition for each user and group that is the proxy's.
+/// A condition for each user, group and mark that is the proxy's.
 fn owners(options: &Options) -> impl Iterator<Item = Condition> {
-    options.proxy_uids.iter().copied().map(User).chain(options.proxy_gids.iter().copied().map(Group))
+    let users = options.proxy_uids.iter().copied().map(User);
+    users.chain(options.proxy_gids.iter().copied().map(Group)).chain(options.proxy_marks.iter().copied().map(Mark))
 }
 
 /// Interfaces that are left alone are the first thing that every chain asks about.
@@ -181,6 +182,10 @@ fn output(options: &Options, family: Family) -> Vec<Rule> {
         .map(|port| rule([ToPort(Tcp, *port)], Return, "an excluded outbound port"))
         .collect();
     rules.push(rule([lo(), From(family.inbound_source())], Return, "the proxy calls its own application"));
+    if options.interception == Interception::Tproxy {
+        // As the client, with which it has no address in common by which it would be known.
+        rules.push(rule([lo(), Mark(options.tproxy_mark)], Return, "the proxy calls its own application"));
+    }
     for owner in owners(options) {
         // The application called a service that it serves itself: what the proxy sends to it comes in as if from outside.
         let mut own = vec![lo(), NotTo(localhost), NotToPort(Tcp, options.tunnel_port), owner];
@@ -297,6 +302,7 @@ fn raw_output(options: &Options) -> Vec<Rule> {
         // Zones are set once; the proxy's own packets have theirs.
         to.extend(options.proxy_uids.iter().copied().map(Condition::NotUser));
         to.extend(options.proxy_gids.iter().copied().map(Condition::NotGroup));
+        to.extend(options.proxy_marks.iter().copied().map(NotMark));
         rule(to, Zone(2), "the application's queries")
     };
     rules.extend(queries(dns, Udp).map(not_own));

@@ -147,12 +147,6 @@ impl Init {
             println!("no traffic is caught any more");
             return Ok(ExitCode::SUCCESS);
         }
-        if options.interception == Interception::Tproxy {
-            eprintln!(
-                "warning: the rules of TPROXY need a sidecar with transparent sockets, which mizzen's has not yet: \
-                 inbound connections will not reach it; use REDIRECT"
-            );
-        }
         let rules = plan(&options);
         if self.dry_run {
             // Nobody to tell when the reader is gone.
@@ -207,6 +201,7 @@ impl Init {
             tunnel_port: self.inbound_tunnel_port,
             proxy_uids,
             proxy_gids,
+            proxy_marks: Vec::new(),
             interception: match self.istio_inbound_interception_mode {
                 Mode::Redirect => Interception::Redirect,
                 Mode::Tproxy => Interception::Tproxy,

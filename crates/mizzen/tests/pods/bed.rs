@@ -78,6 +78,14 @@ impl Pod {
         command
     }
 
+    /// As the sidecar's user who may change the network, as TPROXY needs it.
+    pub(crate) fn command_as_mighty_proxy(&self, program: &Path) -> Command {
+        let mut command = self.command(Path::new("setpriv"));
+        command.args(["--reuid=1337", "--regid=1337", "--clear-groups"]);
+        command.args(["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]).arg(program);
+        command
+    }
+
     /// What an application of the pod does.
     pub(crate) fn call<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

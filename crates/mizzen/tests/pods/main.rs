@@ -177,3 +177,38 @@ fn pods_of_a_headless_service_are_called_by_their_own_addresses() {
         }
     });
 }
+
+/// With TPROXY, applications see their clients' own addresses.
+fn clients_are_seen() {
+    let mesh = Mesh::start(&["-m", "TPROXY"], Sidecar::Mizzen);
+    let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+    serve(server, outside);
+    mesh.ready();
+    // In turns, so that a connection that was made for one of them would be found by the other.
+    for _ in 0..3 {
+        let page = client.call(|| get("10.96.0.10:80", "web"));
+        assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.1.2"), "{page:?}");
+        assert!(page.header("x-forwarded-client-cert").contains("/sa/client"), "{page:?}");
+        let page = outside.call(|| get("10.66.2.2:8080", "10.66.2.2"));
+        assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.3.2"), "{page:?}");
+    }
+    // Bytes, to a port of a service and to one that no service names.
+    assert_eq!(client.call(|| greeting("10.96.0.11:3306")), "hello 10.66.1.2");
+    server.run(|| apps::greeter(9999));
+    assert_eq!(outside.call(|| greeting("10.66.2.2:9999")), "hello 10.66.3.2");
+    // What goes out is redirected as ever.
+    let page = client.call(|| get("10.66.3.2:80", "example.org"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.1.2"), "{page:?}");
+    // The application calls itself: by its service, and past any proxy.
+    let page = server.call(|| get("10.96.0.10:80", "web"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.2.2"), "{page:?}");
+    assert!(page.header("x-forwarded-client-cert").contains("/sa/server"), "{page:?}");
+    let page = server.call(|| get("10.66.2.2:8080", "localhost"));
+    assert_eq!((page.status, page.told("peer").as_str()), (200, "10.66.2.2"), "{page:?}");
+    assert_eq!(page.header("x-forwarded-client-cert"), "", "{page:?}");
+}
+
+#[test]
+fn with_tproxy_applications_see_their_clients() {
+    in_namespaces("with_tproxy_applications_see_their_clients", clients_are_seen);
+}

@@ -53,7 +53,7 @@ impl Mesh {
         mesh.start_control();
         for name in ["client", "server"] {
             mesh.init(mesh.pod(name), init);
-            mesh.start_sidecar(name, &sidecar);
+            mesh.start_sidecar(name, &sidecar, init.contains(&"TPROXY"));
         }
         mesh
     }
@@ -133,7 +133,7 @@ impl Mesh {
         }
     }
 
-    fn start_sidecar(&mut self, name: &str, sidecar: &Sidecar) {
+    fn start_sidecar(&mut self, name: &str, sidecar: &Sidecar, tproxy: bool) {
         let root = self.path(name);
         let write = |path: &str, text: &str| {
             let path = root.join(path);
@@ -149,7 +149,8 @@ impl Mesh {
         write("etc/istio/pod/labels", &format!("app=\"{name}\"\nsecurity.istio.io/tlsMode=\"istio\"\n"));
         write("etc/istio/proxy/.keep", "");
         give(&root);
-        let mut agent = self.pod(name).command_as_proxy(&self.binary);
+        let as_proxy = if tproxy { Pod::command_as_mighty_proxy } else { Pod::command_as_proxy };
+        let mut agent = as_proxy(self.pod(name), &self.binary);
         agent.args(["proxy", "sidecar", "--domain", "default.svc.cluster.local", "--proxyLogLevel=info"]);
         agent.args(["--concurrency", "1"]).arg("--root").arg(&root).env_clear();
         for (name, value) in [
@@ -163,7 +164,7 @@ impl Mesh {
             ("ISTIOD_SAN", "istiod.istio-system.svc"),
             ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
             ("ISTIO_META_WORKLOAD_NAME", name),
-            ("ISTIO_META_INTERCEPTION_MODE", "REDIRECT"),
+            ("ISTIO_META_INTERCEPTION_MODE", if tproxy { "TPROXY" } else { "REDIRECT" }),
         ] {
             agent.env(name, value);
         }
@@ -178,7 +179,7 @@ impl Mesh {
                 if !binary.exists() {
                     std::fs::copy(envoy, &binary).unwrap();
                 }
-                let mut command = self.pod(name).command_as_proxy(&binary);
+                let mut command = as_proxy(self.pod(name), &binary);
                 command.arg("-c").arg(root.join("bootstrap.json"));
                 command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "warning"]);
                 self.spawn(name, &mut command);

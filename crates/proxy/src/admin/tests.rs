@@ -59,6 +59,7 @@ fn listener() -> Arc<Listener> {
         name: "0.0.0.0_9080".into(),
         address: ListenAddress::Tcp("0.0.0.0:9080".parse().unwrap()),
         bind: true,
+        transparent: false,
         use_original_dst: false,
         direction: Direction::Outbound,
         inspect: Inspect::default(),

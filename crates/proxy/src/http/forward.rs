@@ -23,7 +23,7 @@ use crate::refusal::{Flag, Refusal};
 use crate::upstream::request::RequestBody;
 use crate::upstream::send::{self, Failure, Head, Try, UpstreamResponse};
 use crate::upstream::timeouts::{Timeouts, Times};
-use crate::upstream::{Upstream, connect};
+use crate::upstream::{Source, Upstream, connect};
 
 /// How often a request is sent again because the endpoint closed an idle connection under it.
 const MAX_RACES: u32 = 3;
@@ -298,7 +298,7 @@ impl Tries<'_> {
             if let Some(port) = port_override {
                 address.set_port(port);
             }
-            return Ok(self.upstream.original(address));
+            return Ok(self.upstream.original(address, self.source(facts)));
         }
         let avoid = self.retry.is_some_and(|retry| retry.avoid_previous_hosts);
         let ask = PickContext {
@@ -314,6 +314,11 @@ impl Tries<'_> {
             cluster: self.upstream.name().to_owned(),
             empty: none == mizzen_balance::NoEndpoint::Empty,
         })
+    }
+
+    fn source(&self, facts: &HttpFacts) -> Option<Source> {
+        let client = &facts.downstream;
+        Source::of(&client.listener.inspect, self.upstream.policy(), client.peer)
     }
 
     async fn try_once(
@@ -334,6 +339,7 @@ impl Tries<'_> {
             host,
             client_http2: facts.version == Version::HTTP_2,
             istio_alpn: handler.istio_alpn,
+            source: self.source(facts),
             http1_only: facts.upgrade.is_some() || facts.method == Method::CONNECT,
             connection: Some(&facts.upstream_connection),
         };

@@ -81,6 +81,7 @@ impl Copy {
             host: &host,
             client_http2: self.http2,
             istio_alpn: true,
+            source: None,
             http1_only: false,
             connection: None,
         };

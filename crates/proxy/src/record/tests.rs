@@ -13,6 +13,7 @@ fn downstream(direction: Direction) -> Arc<Downstream> {
         name: "l".into(),
         address: ListenAddress::Tcp("127.0.0.1:9080".parse().unwrap()),
         bind: true,
+        transparent: false,
         use_original_dst: false,
         direction,
         inspect: Inspect::default(),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use mizzen_balance::Host;
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
-use mizzen_snapshot::cluster::{ClusterPolicy, Discovery, EndpointAddress};
+use mizzen_snapshot::cluster::{Discovery, EndpointAddress};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::{Transport, Upstream, proxy_header};
+use super::{Source, Transport, Upstream, proxy_header};
 use crate::refusal::Refusal;
 
 /// A new connection to an endpoint.
@@ -40,6 +40,8 @@ pub struct TlsWish<'a> {
     pub host: Option<&'a str>,
     /// Whom to name where the endpoint is told who the client is: the client, and the address that it called.
     pub client: Option<(SocketAddr, SocketAddr)>,
+    /// Whose address the endpoint shall see.
+    pub source: Option<Source>,
 }
 
 /// Connects within the cluster's connect timeout, the TLS handshake included.
@@ -51,22 +53,23 @@ pub async fn dial(
 ) -> Result<Dialled, Refusal> {
     let policy = upstream.policy();
     let patience = policy.connect_timeout;
-    match tokio::time::timeout(patience, connect(policy, host, upstream.transport(transport), wish)).await {
+    match tokio::time::timeout(patience, connect(upstream, host, upstream.transport(transport), wish)).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::ConnectTimeout { endpoint: name(host), after: patience }),
     }
 }
 
 async fn connect(
-    policy: &ClusterPolicy,
+    upstream: &Upstream,
     host: &Arc<Host>,
     transport: &Transport,
     wish: TlsWish<'_>,
 ) -> Result<Dialled, Refusal> {
+    let policy = upstream.policy();
     let failed = |error: std::io::Error| Refusal::ConnectFailure { endpoint: name(host), cause: reason(&error) };
     let socket = match &host.endpoint.address {
-        EndpointAddress::Socket(address) => Socket::Tcp(tcp(policy, *address).await.map_err(failed)?),
-        EndpointAddress::Name { host, port } => Socket::Tcp(by_name(policy, host, *port).await.map_err(failed)?),
+        EndpointAddress::Socket(address) => Socket::Tcp(tcp(upstream, *address, wish.source).await.map_err(failed)?),
+        EndpointAddress::Name { host, port } => Socket::Tcp(by_name(upstream, host, *port).await.map_err(failed)?),
         EndpointAddress::Pipe(path) => Socket::Unix(UnixStream::connect(path).await.map_err(failed)?),
     };
     let (peer, local) = (socket.peer_address(), socket.local_address());
@@ -97,9 +100,16 @@ async fn connect(
     Ok(Dialled { stream: Stream::ClientTls(Box::new(stream)), facts: Rc::new(facts) })
 }
 
-async fn tcp(policy: &ClusterPolicy, address: SocketAddr) -> std::io::Result<TcpStream> {
+async fn tcp(upstream: &Upstream, address: SocketAddr, client: Option<Source>) -> std::io::Result<TcpStream> {
+    let policy = upstream.policy();
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = policy.bind_source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
+    let mark = client.map(|client| client.mark).filter(|mark| *mark != 0).or(upstream.mark);
+    if let Some(mark) = mark {
+        listen::mark(&socket, mark)?;
+    }
+    if let Some(client) = client.filter(|client| client.address.is_ipv4() == address.is_ipv4()) {
+        listen::bind_foreign_source(&socket, client.address)?;
+    } else if let Some(source) = policy.bind_source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
         listen::bind_source(&socket, *source)?;
     }
     let stream = socket.connect(address).await?;
@@ -112,15 +122,15 @@ async fn tcp(policy: &ClusterPolicy, address: SocketAddr) -> std::io::Result<Tcp
 
 /// All addresses of a name in turn, until one takes the connection. With strict DNS each address counts as an endpoint,
 /// so the first to be tried is drawn; logical DNS begins with the resolver's first.
-async fn by_name(policy: &ClusterPolicy, host: &str, port: u16) -> std::io::Result<TcpStream> {
+async fn by_name(upstream: &Upstream, host: &str, port: u16) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host} has no address"));
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    if matches!(policy.discovery, Discovery::StrictDns { .. }) && !addresses.is_empty() {
+    if matches!(upstream.policy().discovery, Discovery::StrictDns { .. }) && !addresses.is_empty() {
         let first = crate::worker::seed() as usize % addresses.len();
         addresses.rotate_left(first);
     }
     for address in addresses {
-        match tcp(policy, address).await {
+        match tcp(upstream, address, None).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }

@@ -21,7 +21,7 @@ use super::http2::{Multiplexed, StreamPlace};
 use super::pump::{Pump, PumpError};
 use super::request::RequestBody;
 use super::timeouts::Timeouts;
-use super::{Protocol, Upstream};
+use super::{Protocol, Source, Upstream};
 use crate::refusal::Refusal;
 
 /// Head of a request as it is sent. Borrowed: another try sends the same.
@@ -333,6 +333,8 @@ pub struct Try<'a> {
     pub client_http2: bool,
     /// Offer Istio's application protocols.
     pub istio_alpn: bool,
+    /// Whose address the endpoint shall see.
+    pub source: Option<Source>,
     /// Use a connection of its own (an upgrade ends as a tunnel).
     pub http1_only: bool,
     /// Where to note which connection was used.
@@ -460,6 +462,7 @@ async fn checkout(what: &Try<'_>, host_header: &str) -> Result<Checkout, Failure
             alpn: tls.as_ref().and_then(|tls| alpn(what, &tls.alpn, protocol)),
             host: Some(without_port(host_header)),
             client: None,
+            source: what.source,
         };
         let dialled = connect::dial(upstream, what.host, transport, wish)
             .await

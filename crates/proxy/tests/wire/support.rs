@@ -430,6 +430,7 @@ pub(crate) fn listener(chain: FilterChain, inspect: Inspect, fingerprint: u64) -
         name: "l".into(),
         address: ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
         bind: true,
+        transparent: false,
         use_original_dst: false,
         direction: Direction::Outbound,
         inspect,

@@ -27,13 +27,18 @@ pub(super) fn clusters(mesh: &Mesh, view: &ProxyView) -> Vec<Resource> {
         return Vec::new();
     }
     let mut clusters = Vec::new();
-    if view.interception == Interception::Redirect {
+    if view.interception.is_by_kernel() {
         let mut passthrough = original_destination(mesh, names::INBOUND_PASSTHROUGH);
-        passthrough.upstream_bind_config = Some(inbound_source(view));
+        passthrough.upstream_bind_config = own_source(view);
         clusters.push(resource(&passthrough));
     }
     clusters.extend(inbound_ports(mesh, view).iter().map(|port| resource(&inbound(mesh, view, port))));
     clusters
+}
+
+/// Where the workload does not see its client's address, it sees this one.
+fn own_source(view: &ProxyView) -> Option<BindConfig> {
+    (view.interception != Interception::Tproxy).then(|| inbound_source(view))
 }
 
 fn inbound_source(view: &ProxyView) -> BindConfig {
@@ -76,7 +81,7 @@ fn inbound(mesh: &Mesh, view: &ProxyView, port: &InboundPort<'_>) -> Cluster {
         cluster.lb_policy = LbPolicy::ClusterProvided as i32;
         // For ever: the one address must not be forgotten between two requests.
         cluster.cleanup_interval = Some(google::Duration { seconds: 9_223_372_035, nanos: 0 });
-        cluster.upstream_bind_config = Some(inbound_source(view));
+        cluster.upstream_bind_config = own_source(view);
     }
     if port.service_port.protocol.is_http2() {
         pool::use_http2(&mut cluster);

@@ -11,7 +11,7 @@ use mizzen_proto::envoy::config::route::v3::{
 use mizzen_types::Protocol;
 
 use super::http::{self, Routes, Side};
-use super::{chain, except, http_inspector, named, original_destination, tcp, tls_inspector};
+use super::{chain, except, http_inspector, named, original_destination, original_source, tcp, tls_inspector};
 use crate::cluster::is_sniffed;
 use crate::inbound::{InboundPort, inbound_ports};
 use crate::view::{Dialect, Interception, ProxyView};
@@ -27,7 +27,7 @@ pub(super) fn listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
     let policy = mesh.peer_policy(&view.namespace, &view.labels);
     let ports = inbound_ports(mesh, view);
     match view.interception {
-        Interception::Redirect => vec![virtual_inbound(mesh, view, &ports)],
+        Interception::Redirect | Interception::Tproxy => vec![virtual_inbound(mesh, view, &ports)],
         Interception::None => ports.iter().map(|port| bound(mesh, view, port, policy.on_port(port.number))).collect(),
     }
 }
@@ -86,6 +86,10 @@ fn virtual_inbound(mesh: &Mesh, view: &ProxyView, ports: &[InboundPort<'_>]) -> 
     listener.listener_filters =
         vec![original_destination(), except(tls_inspector(), &without_tls), except(http_inspector(), &known)];
     sniff_for_ever(&mut listener);
+    if view.interception == Interception::Tproxy {
+        listener.transparent = pb::bool(true);
+        listener.listener_filters.push(original_source());
+    }
     listener.max_connections_to_accept_per_socket_event = pb::u32(1);
     listener.access_log = super::access_log::unmatched(mesh);
     listener

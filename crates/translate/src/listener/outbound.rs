@@ -23,7 +23,7 @@ use crate::{names, pb};
 
 pub(super) fn listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    if view.interception == Interception::Redirect {
+    if view.interception.is_by_kernel() {
         listeners.push(virtual_outbound(mesh, view));
         listeners.extend(service_listeners(mesh, view));
     }
@@ -37,7 +37,7 @@ pub(super) fn listeners(mesh: &Mesh, view: &ProxyView) -> Vec<Listener> {
 fn http_proxy(mesh: &Mesh, view: &ProxyView, port: u16) -> Listener {
     // With redirection the workload itself is on loopback; without it the mesh address is its own.
     let address = match view.interception {
-        Interception::Redirect => "127.0.0.1",
+        Interception::Redirect | Interception::Tproxy => "127.0.0.1",
         Interception::None => view.address(),
     };
     let name = format!("{address}_{port}");

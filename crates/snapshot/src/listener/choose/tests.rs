@@ -22,6 +22,7 @@ fn listener(chains: Vec<Arc<FilterChain>>) -> Listener {
         name: ListenerName::new("l"),
         address: ListenAddress::Tcp("0.0.0.0:15006".parse().unwrap()),
         bind: true,
+        transparent: false,
         use_original_dst: false,
         direction: Direction::Inbound,
         inspect: Inspect::default(),
