@@ -103,6 +103,29 @@ impl EndpointSlice {
     pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 }
 
+/// An address that belongs to an object, in practice to a Service; the object's name is the address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IPAddress {
+    pub spec: IPAddressSpec,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IPAddressSpec {
+    pub parent_ref: ParentReference,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParentReference {
+    pub group: String,
+    /// In the plural, as in the API's paths: `services`.
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {

@@ -4,6 +4,7 @@
 //! numbers, strings, and attributes inside attributes.
 
 pub(crate) mod firewall;
+pub(crate) mod links;
 pub(crate) mod routing;
 
 use std::io;
@@ -153,6 +154,12 @@ impl Attributes<'_> {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes);
+    }
+
+    /// Bytes that are no attribute: the fixed part of a message inside a message.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+        pad(self.bytes);
     }
 
     pub(crate) fn nest(&mut self, kind: u16, inside: impl FnOnce(&mut Attributes<'_>)) {

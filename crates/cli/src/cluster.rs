@@ -212,6 +212,7 @@ fn instance(pod: &Pod) -> Option<Instance> {
         state: String::new(),
         bootstrap: PathBuf::new(),
         logs: PathBuf::new(),
+        sandbox: None,
     })
 }
 

@@ -46,6 +46,7 @@ pub(crate) const KNOWN: &[Known] = &[
     istio::<telemetry::Telemetry>(TELEMETRY, &["v1", "v1alpha1"], "Telemetry"),
     kubernetes::<kubernetes::Service>("", V1, "Service", true),
     kubernetes::<kubernetes::EndpointSlice>("discovery.k8s.io", V1, "EndpointSlice", true),
+    kubernetes::<kubernetes::IPAddress>("networking.k8s.io", V1, "IPAddress", false),
     kubernetes::<kubernetes::Pod>("", V1, "Pod", true),
     kubernetes::<kubernetes::Namespace>("", V1, "Namespace", false),
     kubernetes::<kubernetes::ServiceAccount>("", V1, "ServiceAccount", true),

@@ -127,6 +127,7 @@ kinds! {
     MeshConfig(mesh::MeshConfig),
     Service(kubernetes::Service),
     EndpointSlice(kubernetes::EndpointSlice),
+    IPAddress(kubernetes::IPAddress),
     Pod(kubernetes::Pod),
     Namespace(kubernetes::Namespace),
     ServiceAccount(kubernetes::ServiceAccount),

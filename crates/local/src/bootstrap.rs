@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::ProxyKind;
 use crate::capture::Capture;
 use crate::instance::{Instance, Role};
+use crate::netns::PROXY_MARK;
 use crate::network::HTTP_PROXY_PORT;
 
 /// What all proxies of one mesh have in common.
@@ -35,17 +36,17 @@ pub fn bootstrap(facts: &MeshFacts<'_>, instance: &Instance, sds: Option<&Path>)
     }
     let mut statics = Map::new();
     if facts.kind == ProxyKind::Envoy {
-        clusters.push(plain_cluster("prometheus_stats", instance.admin()));
+        clusters.push(plain_cluster("prometheus_stats", instance.listens().admin));
         statics.insert("listeners".to_owned(), json!([health_listener(instance), stats_listener(instance)]));
     }
     statics.insert("clusters".to_owned(), clusters.into());
-    json!({
+    let mut bootstrap = json!({
         "node": {
             "id": instance.node_id(),
             "cluster": format!("{}.{}", instance.labels.get("app").unwrap_or(&instance.workload), instance.namespace),
             "metadata": metadata(facts, instance),
         },
-        "admin": {"address": {"socket_address": socket(instance.admin())}},
+        "admin": {"address": {"socket_address": socket(instance.listens().admin)}},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -57,7 +58,14 @@ pub fn bootstrap(facts: &MeshFacts<'_>, instance: &Instance, sds: Option<&Path>)
             "lds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
         },
         "static_resources": statics,
-    })
+    });
+    if instance.is_inside() {
+        // By the mark, the kernel's rules know what the proxy sends (SOL_SOCKET, SO_MARK).
+        bootstrap["cluster_manager"] = json!({"upstream_bind_config": {"socket_options": [
+            {"description": "capture", "level": 1, "name": 36, "int_value": PROXY_MARK, "state": "STATE_PREBIND"},
+        ]}});
+    }
+    bootstrap
 }
 
 /// What the proxy says of itself: Istio's keys, and ours.
@@ -81,6 +89,7 @@ pub fn metadata(facts: &MeshFacts<'_>, instance: &Instance) -> Value {
         metadata["MIZZEN_VERSION"] = facts.version.into();
     }
     match &instance.role {
+        Role::Gateway { .. } | Role::Sidecar { .. } if instance.is_inside() => {}
         Role::Gateway { bind, .. } => metadata["MIZZEN_BIND"] = bind.to_string().into(),
         Role::Sidecar { app_ports, .. } => {
             metadata["HTTP_PROXY_PORT"] = HTTP_PROXY_PORT.to_string().into();
@@ -170,13 +179,13 @@ fn health_listener(instance: &Instance) -> Value {
         },
     });
     let nothing = json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}});
-    http_listener("health", instance.health(), Some(check), &nothing)
+    http_listener("health", instance.listens().health, Some(check), &nothing)
 }
 
 /// Listener of a stock Envoy for Prometheus.
 fn stats_listener(instance: &Instance) -> Value {
     let route = json!({"match": {"prefix": "/stats/prometheus"}, "route": {"cluster": "prometheus_stats"}});
-    http_listener("stats", instance.stats(), None, &route)
+    http_listener("stats", instance.listens().stats, None, &route)
 }
 
 fn http_listener(name: &str, address: SocketAddr, filter: Option<Value>, route: &Value) -> Value {

@@ -12,13 +12,21 @@ pub enum Capture {
     /// Works without privilege; catches HTTP of clients that honour the variable.
     #[default]
     Explicit,
+    /// Every instance has a network namespace of its own, in which the kernel sends the application's connections to the
+    /// proxy, as in a pod. Works with programs as they are. See [`crate::netns`].
+    Netns,
 }
+
+/// Variables by which programs are sent to a proxy, in either spelling.
+pub(crate) const PROXY_VARIABLES: &[&str] =
+    &["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
 
 impl Capture {
     /// Istio's word for it in the node metadata.
     pub fn interception_mode(self) -> &'static str {
         match self {
             Self::Explicit => "NONE",
+            Self::Netns => "REDIRECT",
         }
     }
 
@@ -34,6 +42,15 @@ impl Capture {
                     ("NO_PROXY", String::new()),
                 ]
             }
+            Self::Netns => Vec::new(),
+        }
+    }
+
+    /// Variables of the user's shell that an application must not get.
+    pub fn hidden_variables(self) -> &'static [&'static str] {
+        match self {
+            Self::Explicit => &[],
+            Self::Netns => PROXY_VARIABLES,
         }
     }
 
@@ -41,6 +58,15 @@ impl Capture {
     pub fn listen_address(self) -> Ipv4Addr {
         match self {
             Self::Explicit => Ipv4Addr::LOCALHOST,
+            Self::Netns => Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
+    /// Where an application on `mesh` is asked whether it is ready.
+    pub fn probe_address(self, mesh: Ipv4Addr) -> Ipv4Addr {
+        match self {
+            Self::Explicit => Ipv4Addr::LOCALHOST,
+            Self::Netns => mesh,
         }
     }
 }

@@ -27,11 +27,21 @@ pub struct Instance {
     /// Name of the Deployment.
     pub workload: String,
     pub mesh: Ipv4Addr,
+    /// Where this machine reaches its proxy: the same address, unless the mesh has a network of its own.
+    pub host: Ipv4Addr,
     pub service_account: String,
     /// Those of the pod, with the ones that an injector adds.
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub role: Role,
+}
+
+/// Addresses at which a proxy is asked about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperatorPorts {
+    pub admin: SocketAddr,
+    pub health: SocketAddr,
+    pub stats: SocketAddr,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +66,7 @@ impl Instance {
             namespace: GATEWAY_NAMESPACE.to_owned(),
             workload: GATEWAY.to_owned(),
             mesh,
+            host: mesh,
             service_account: GATEWAY_ACCOUNT.to_owned(),
             labels: with_canonical_labels(labels, GATEWAY),
             annotations: BTreeMap::new(),
@@ -69,6 +80,7 @@ impl Instance {
             namespace: plan.namespace.clone(),
             workload: plan.name.clone(),
             mesh,
+            host: mesh,
             service_account: plan.service_account.clone(),
             labels: with_canonical_labels(plan.labels.clone(), &plan.name),
             annotations: plan.annotations.clone(),
@@ -100,16 +112,33 @@ impl Instance {
         SpiffeId::new(trust_domain.clone(), &self.namespace, &self.service_account)
     }
 
+    /// Where this machine asks its proxy.
     pub fn admin(&self) -> SocketAddr {
-        (self.mesh, ADMIN_PORT).into()
+        (self.host, ADMIN_PORT).into()
     }
 
     pub fn health(&self) -> SocketAddr {
-        (self.mesh, HEALTH_PORT).into()
+        (self.host, HEALTH_PORT).into()
     }
 
     pub fn stats(&self) -> SocketAddr {
-        (self.mesh, STATS_PORT).into()
+        (self.host, STATS_PORT).into()
+    }
+
+    /// Where its proxy listens for these questions, in its own network.
+    pub fn listens(&self) -> OperatorPorts {
+        let (own, all) =
+            if self.is_inside() { (Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED) } else { (self.mesh, self.mesh) };
+        OperatorPorts {
+            admin: (own, ADMIN_PORT).into(),
+            health: (all, HEALTH_PORT).into(),
+            stats: (all, STATS_PORT).into(),
+        }
+    }
+
+    /// Whether it has a network of its own.
+    pub fn is_inside(&self) -> bool {
+        self.host != self.mesh
     }
 
     /// Where it is reached, for people.

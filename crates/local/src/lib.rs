@@ -20,6 +20,7 @@ pub mod images;
 pub mod instance;
 mod logs;
 pub mod manifest;
+pub mod netns;
 pub mod network;
 pub mod plan;
 pub mod probe;

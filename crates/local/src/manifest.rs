@@ -59,6 +59,10 @@ pub struct Service {
     pub name: String,
     pub selector: BTreeMap<String, String>,
     pub ports: Vec<ServicePort>,
+    /// As written: an address, `None`, or nothing.
+    pub cluster_ip: String,
+    /// It is only another name for something elsewhere.
+    pub external_name: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
-use crate::child;
+use crate::child::{self, Inside};
 use crate::logs::Log;
 use crate::reaper::Reaper;
 
@@ -23,6 +23,10 @@ pub(crate) struct Spec {
     pub(crate) arguments: Vec<OsString>,
     /// Added to the environment of the supervisor.
     pub(crate) environment: Vec<(String, String)>,
+    /// Taken away from it.
+    pub(crate) without: &'static [&'static str],
+    /// The namespaces in which it runs, where these are not the machine's own.
+    pub(crate) inside: Option<Inside>,
     pub(crate) folder: PathBuf,
     /// Between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
@@ -148,7 +152,10 @@ async fn wish_other_than_run(wished: &mut watch::Receiver<Wish>) {
 
 fn spawn(mizzen: &Path, spec: &Spec, log: &Log) -> std::io::Result<Child> {
     log.forget_tail();
-    let mut command = tokio::process::Command::from(child::guarded(mizzen, &spec.program));
+    let mut command = tokio::process::Command::from(child::guarded(mizzen, spec.inside.as_ref(), &spec.program));
+    for name in spec.without {
+        command.env_remove(name);
+    }
     command
         .args(&spec.arguments)
         .envs(spec.environment.iter().map(|(name, value)| (name, value)))

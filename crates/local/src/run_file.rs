@@ -61,6 +61,9 @@ pub struct Instance {
     pub bootstrap: PathBuf,
     /// Folder of the logs.
     pub logs: PathBuf,
+    /// Process that holds its network namespace, where it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<u32>,
 }
 
 impl RunFile {

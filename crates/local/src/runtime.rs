@@ -2,6 +2,7 @@
 //! Service. The control plane reads them as it reads everything else, from files. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
@@ -111,7 +112,7 @@ fn gateway_objects(ports: &BTreeMap<u16, u16>) -> impl Iterator<Item = Value> {
     .into_iter()
 }
 
-fn gateway_service(ports: &BTreeMap<u16, u16>) -> Service {
+pub(crate) fn gateway_service(ports: &BTreeMap<u16, u16>) -> Service {
     let port = |(number, target): (&u16, &u16)| crate::manifest::ServicePort {
         name: format!("port-{number}"),
         number: *number,
@@ -124,7 +125,19 @@ fn gateway_service(ports: &BTreeMap<u16, u16>) -> Service {
         name: GATEWAY.to_owned(),
         selector: entry_labels().map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ports: ports.iter().map(port).collect(),
+        cluster_ip: String::new(),
+        external_name: false,
     }
+}
+
+/// What an API server says of the addresses that it has given to Services.
+pub fn addresses<'a>(assigned: impl Iterator<Item = (&'a (String, String), &'a Ipv4Addr)>) -> String {
+    stream(assigned.map(|((namespace, name), address)| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": address.to_string()},
+            "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": name}},
+        })
+    }))
 }
 
 fn pod(place: &Placed<'_>) -> Value {

@@ -19,8 +19,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::capture::Capture;
 use crate::console::Console;
 use crate::manifest::{self, Manifests};
+use crate::netns::names::Assigned;
+use crate::netns::{MeshNetwork, SandboxError};
 use crate::network::{Addresses, GatewayPortError, Network, NoAddress, NoNetwork};
 use crate::plan::{self, Plan};
 use crate::process::{Happened, Process, Starter};
@@ -45,6 +48,8 @@ pub enum RunError {
     Network(#[from] NoNetwork),
     #[error(transparent)]
     Address(#[from] NoAddress),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     #[error(transparent)]
     State(#[from] StateError),
     #[error("cannot sign tokens: {0}")]
@@ -105,6 +110,9 @@ struct Supervisor {
     files: FileWatch,
     network: Network,
     addresses: Addresses,
+    /// With `--capture netns`.
+    inner: Option<MeshNetwork>,
+    assigned: Assigned,
     state: StateFolder,
     issuer: mizzen_identity::token::Issuer,
     events: mpsc::UnboundedSender<Event>,
@@ -175,6 +183,10 @@ impl Supervisor {
         let reaper = Reaper::start(&settings.mizzen, state.path())
             .map_err(|reason| RunError::Io { what: "cannot start our own binary", reason })?;
         let starter = Starter { mizzen: settings.mizzen.as_path().into(), reaper: Arc::new(reaper) };
+        let inner = match settings.capture {
+            Capture::Explicit => None,
+            Capture::Netns => Some(MeshNetwork::new(&starter, network.control())?),
+        };
         let (events, receiver) = mpsc::unbounded_channel();
         let supervisor = Self {
             starter,
@@ -185,6 +197,8 @@ impl Supervisor {
             files,
             network,
             addresses: Addresses::default(),
+            inner,
+            assigned: Assigned::default(),
             state,
             issuer,
             events,

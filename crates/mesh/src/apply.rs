@@ -11,7 +11,7 @@ use crate::dirty::{Dirty, Named};
 use crate::endpoint::Endpoints;
 use crate::pod::{Outsider, Pod, node_locality};
 use crate::rules::{DestinationRuleEntry, GatewayRule, Order, VirtualServiceRule};
-use crate::service::{Registry, Service, ServiceKey};
+use crate::service::{Registry, Resolution, Service, ServiceKey};
 use crate::sidecar::SidecarRule;
 use crate::{Map, Mesh, declare, gather};
 
@@ -109,7 +109,13 @@ impl Step {
         match &object.kind {
             Kind::Service(service) => {
                 let export = meta.annotations.get(declare::export_annotation()).map(String::as_str);
-                let service = declare::kubernetes(key, meta.created.0, export, service, &mesh.config);
+                let mut service = declare::kubernetes(key, meta.created.0, export, service, &mesh.config);
+                if let Some(assigned) = mesh.assigned.get(&name)
+                    && service.addresses.is_empty()
+                    && service.resolution == Resolution::Endpoints
+                {
+                    service.addresses = assigned.iter().map(|address| address.to_string()).collect();
+                }
                 self.declare(order(object), service);
             }
             Kind::ServiceEntry(entry) => {
@@ -125,6 +131,13 @@ impl Step {
                     mesh.slices = mesh.slices.insert(owner.clone(), slices.insert(key.name.clone(), slice.clone()));
                     self.stale_kubernetes(&owner);
                     self.mesh.slice_owner = self.mesh.slice_owner.insert(name, owner);
+                }
+            }
+            Kind::IPAddress(address) => {
+                if let Some(owner) = service_with(address) {
+                    let all = mesh.assigned.get(&owner).cloned().unwrap_or_default().insert(key.name.clone());
+                    mesh.assigned = mesh.assigned.insert(owner.clone(), all);
+                    self.declare_again(owner);
                 }
             }
             Kind::Pod(pod) => {
@@ -224,6 +237,17 @@ impl Step {
                         mesh.slices.insert(owner.clone(), slices)
                     };
                     self.stale_kubernetes(&owner);
+                }
+            }
+            Kind::IPAddress(address) => {
+                if let Some(owner) = service_with(address) {
+                    let left = mesh.assigned.get(&owner).map(|all| all.remove(&key.name)).unwrap_or_default();
+                    mesh.assigned = if left.is_empty() {
+                        mesh.assigned.remove(&owner)
+                    } else {
+                        mesh.assigned.insert(owner.clone(), left)
+                    };
+                    self.declare_again(owner);
                 }
             }
             Kind::Pod(_) => {
@@ -354,6 +378,14 @@ impl Step {
         self.stale.insert(key);
     }
 
+    /// A Service whose address became another one.
+    fn declare_again(&mut self, (namespace, name): Named) {
+        let key = ObjectKey { kind: "Service".into(), namespace, name };
+        if let Some(object) = self.mesh.objects.get(&key).cloned() {
+            self.take_in(&object);
+        }
+    }
+
     fn stale_kubernetes(&mut self, owner: &Named) {
         let key = ServiceKey { host: declare::kubernetes_host(&owner.1, &owner.0), namespace: owner.0.clone() };
         self.stale.insert(key);
@@ -434,6 +466,13 @@ impl Step {
         }
         (Arc::new(self.mesh), self.dirty)
     }
+}
+
+/// The Service that an address was given to.
+fn service_with(address: &mizzen_api::kubernetes::IPAddress) -> Option<Named> {
+    let parent = &address.spec.parent_ref;
+    let of_service = parent.group.is_empty() && parent.resource == "services";
+    of_service.then(|| (parent.namespace.as_str().into(), parent.name.as_str().into()))
 }
 
 fn destination_rule(

@@ -56,6 +56,8 @@ pub struct Mesh {
     /// By namespace and Service, then by name of the slice.
     slices: Map<Named, Map<Arc<str>, Arc<EndpointSlice>>>,
     slice_owner: Map<Named, Named>,
+    /// Addresses of Services that do not say themselves which they have (`IPAddress`).
+    assigned: Map<Named, RedBlackTreeSetSync<Arc<str>>>,
     pods: Map<Named, Arc<Pod>>,
     pods_by_address: Map<Arc<str>, Named>,
     outsiders: Map<Named, Arc<pod::Outsider>>,

@@ -4,6 +4,7 @@ mod bookinfo;
 mod completion;
 mod control;
 mod demo;
+mod exec;
 mod explain;
 mod init;
 mod kube_inject;
@@ -58,6 +59,8 @@ enum Command {
     Demo(demo::Demo),
     /// Run your own manifests as a service mesh on this machine
     Up(up::Up),
+    /// Run a program beside a workload of a local mesh, in its network namespace
+    Exec(exec::Exec),
     /// Which way a request takes, and which line of which file says so
     Explain(explain::Explain),
     /// Check files for mistakes, without a mesh
@@ -96,6 +99,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(command) => command.run(),
         Command::Up(command) => command.run(),
+        Command::Exec(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Validate(command) => Ok(command.run()),
         Command::ProxyStatus(command) => command.run(),

@@ -11,6 +11,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mizzen_local::netns::inside;
 use mizzen_local::{child, reaper};
 
 use crate::cmd::Cli;
@@ -24,8 +25,16 @@ fn main() -> ExitCode {
             eprintln!("error: {error}");
             return ExitCode::from(126);
         }
+        Some(first) if first == child::ENTER => {
+            let error = child::enter_and_become(arguments);
+            eprintln!("error: {error}");
+            return ExitCode::from(126);
+        }
         Some(first) if first == reaper::REAPER => {
             return reaper::run(arguments).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        Some(first) if first == inside::SANDBOX => {
+            return inside::run(arguments).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
         }
         _ => {}
     }

@@ -10,7 +10,7 @@ use mizzen_testing::repository;
 const LAYERS: [(&str, &[&str]); 5] = [
     ("words", &["types", "api", "proto"]),
     ("pure", &["config", "mesh", "analysis", "translate", "inject", "snapshot", "compile", "balance"]),
-    ("input and output", &["net", "xds", "sources", "identity", "capture", "telemetry"]),
+    ("input and output", &["net", "xds", "sources", "identity", "capture", "dns", "telemetry"]),
     ("engines", &["proxy", "control", "agent"]),
     ("programs", &["local", "cli", "dashboard", "bookinfo", "mizzen"]),
 ];

@@ -40,6 +40,7 @@ fn instance(node: &str, proxy_port: Option<&str>) -> Instance {
         state: String::new(),
         bootstrap: Default::default(),
         logs: Default::default(),
+        sandbox: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mizzen_api::kubernetes::{
-    ConfigMap, Deployment, EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Deployment, EndpointSlice, IPAddress, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 
 use super::Validate;
@@ -56,4 +56,4 @@ macro_rules! as_they_are {
     };
 }
 
-as_they_are! { ConfigMap, Deployment, Namespace, Node, Pod, Secret, ServiceAccount }
+as_they_are! { ConfigMap, Deployment, IPAddress, Namespace, Node, Pod, Secret, ServiceAccount }

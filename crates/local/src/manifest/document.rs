@@ -132,6 +132,8 @@ fn service(value: &Value) -> Result<Service, String> {
         name: required(value, "/metadata/name", "metadata.name")?,
         selector: pod::string_map(value.pointer("/spec/selector")),
         ports: ports.collect::<Result<_, _>>()?,
+        cluster_ip: text(value, "/spec/clusterIP").to_owned(),
+        external_name: text(value, "/spec/type") == "ExternalName",
     })
 }
 

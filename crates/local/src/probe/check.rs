@@ -1,7 +1,9 @@
 //! Asking an application whether it is ready.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::child;
+use crate::netns::Sandbox;
 
 /// An [`Action`](super::Action) with everything resolved: which socket, which environment.
 #[derive(Debug, Clone)]
@@ -38,26 +43,66 @@ pub enum ProbeFailure {
     Exec { command: String, reason: String },
 }
 
+/// Where the one who asks stands.
+#[derive(Debug, Clone)]
+pub(crate) enum From {
+    Here,
+    /// In the namespaces of a pod, past its proxy.
+    Pod {
+        pod: Arc<Sandbox>,
+        /// Our own binary, by which programs get in.
+        mizzen: Arc<Path>,
+    },
+}
+
+impl From {
+    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        match self {
+            Self::Here => TcpStream::connect(address).await,
+            Self::Pod { pod, .. } => pod.connect(address).await,
+        }
+    }
+
+    fn command(&self, program: &str) -> tokio::process::Command {
+        match self {
+            Self::Here => tokio::process::Command::new(program),
+            Self::Pod { pod, mizzen } => {
+                child::guarded(mizzen, Some(&child::Inside::pod(pod.pid())), program.as_ref()).into()
+            }
+        }
+    }
+}
+
 /// One probe.
 pub async fn check(target: &Target, limit: Duration) -> Result<(), ProbeFailure> {
+    check_from(&From::Here, target, limit).await
+}
+
+/// One probe, asked from somewhere.
+pub(crate) async fn check_from(from: &From, target: &Target, limit: Duration) -> Result<(), ProbeFailure> {
     let asked = async {
         match target {
-            Target::Http { address, path, headers } => http_get(*address, path, headers).await,
-            Target::Tcp { address } => connect(*address).await.map(drop),
-            Target::Grpc { address, service } => grpc(*address, service).await,
-            Target::Exec { command, environment } => exec(command, environment).await,
+            Target::Http { address, path, headers } => http_get(from, *address, path, headers).await,
+            Target::Tcp { address } => connect(from, *address).await.map(drop),
+            Target::Grpc { address, service } => grpc(from, *address, service).await,
+            Target::Exec { command, environment } => exec(from, command, environment).await,
         }
     };
     timeout(limit, asked).await.unwrap_or(Err(ProbeFailure::Timeout(limit)))
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeFailure> {
-    TcpStream::connect(address).await.map_err(|reason| ProbeFailure::Connect { address, reason })
+async fn connect(from: &From, address: SocketAddr) -> Result<TcpStream, ProbeFailure> {
+    from.connect(address).await.map_err(|reason| ProbeFailure::Connect { address, reason })
 }
 
 /// Success is a status from 200 to 399, as for the kubelet.
-async fn http_get(address: SocketAddr, path: &str, headers: &[(String, String)]) -> Result<(), ProbeFailure> {
-    match send(address, path, headers).await?.status().as_u16() {
+async fn http_get(
+    from: &From,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(), ProbeFailure> {
+    match send(from, address, path, headers).await?.status().as_u16() {
         200..=399 => Ok(()),
         status => Err(ProbeFailure::Status(status)),
     }
@@ -65,18 +110,19 @@ async fn http_get(address: SocketAddr, path: &str, headers: &[(String, String)])
 
 /// A JSON document of this machine's control plane.
 pub(crate) async fn get_json(address: SocketAddr, path: &str) -> Result<serde_json::Value, ProbeFailure> {
-    let body = send(address, path, &[]).await?.into_body().collect().await;
+    let body = send(&From::Here, address, path, &[]).await?.into_body().collect().await;
     let body = body.map_err(|error| ProbeFailure::Http(error.to_string()))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| ProbeFailure::Http(error.to_string()))
 }
 
 async fn send(
+    from: &From,
     address: SocketAddr,
     path: &str,
     headers: &[(String, String)],
 ) -> Result<http::Response<Incoming>, ProbeFailure> {
     let http = |error: hyper::Error| ProbeFailure::Http(error.to_string());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(connect(address).await?)).await.map_err(http)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(connect(from, address).await?)).await.map_err(http)?;
     // It ends with the answer: the request asks for that.
     tokio::spawn(connection);
     let mut request = http::Request::get(path).header("user-agent", "kube-probe/mizzen").header("connection", "close");
@@ -106,11 +152,16 @@ struct HealthCheckResponse {
 
 const SERVING: i32 = 1;
 
-async fn grpc(address: SocketAddr, service: &str) -> Result<(), ProbeFailure> {
+async fn grpc(from: &From, address: SocketAddr, service: &str) -> Result<(), ProbeFailure> {
     let failure = |error: &dyn std::fmt::Display| ProbeFailure::Grpc(error.to_string());
     let endpoint =
         tonic::transport::Endpoint::from_shared(format!("http://{address}")).map_err(|error| failure(&error))?;
-    let channel = endpoint.connect().await.map_err(|error| failure(&error))?;
+    let from = from.clone();
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let from = from.clone();
+        async move { from.connect(address).await.map(TokioIo::new) }
+    });
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| failure(&error))?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| failure(&error))?;
     let request = tonic::Request::new(HealthCheckRequest { service: service.to_owned() });
@@ -123,10 +174,11 @@ async fn grpc(address: SocketAddr, service: &str) -> Result<(), ProbeFailure> {
     }
 }
 
-async fn exec(command: &[String], environment: &[(String, String)]) -> Result<(), ProbeFailure> {
+async fn exec(from: &From, command: &[String], environment: &[(String, String)]) -> Result<(), ProbeFailure> {
     let failure = |reason: String| ProbeFailure::Exec { command: command.join(" "), reason };
     let (program, arguments) = command.split_first().ok_or_else(|| failure("the command is empty".to_owned()))?;
-    let status = tokio::process::Command::new(program)
+    let status = from
+        .command(program)
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())

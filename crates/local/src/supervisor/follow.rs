@@ -225,7 +225,7 @@ impl Supervisor {
             return;
         }
         if let Some(member) = self.members.remove(key) {
-            self.addresses.give_back(member.instance.mesh);
+            self.addresses.give_back(member.instance.host);
             if let crate::instance::Role::Sidecar { app_ports, .. } = &member.instance.role {
                 self.app_ports.retain(|port| !app_ports.values().any(|given| given == port));
             }

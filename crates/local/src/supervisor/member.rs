@@ -3,11 +3,14 @@
 use tokio::task::JoinHandle;
 
 use crate::instance::Instance;
+use crate::netns::Pod;
 use crate::process::Process;
 
 #[derive(Debug)]
 pub(super) struct Member {
     pub instance: Instance,
+    /// Its own network, where it has one.
+    pub pod: Option<Pod>,
     pub application: Option<Process>,
     pub proxy: Option<Process>,
     /// `None` for a gateway.
@@ -28,10 +31,11 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(instance: Instance) -> Self {
+    pub(super) fn new(instance: Instance, pod: Option<Pod>) -> Self {
         let is_gateway = matches!(instance.role, crate::instance::Role::Gateway { .. });
         Self {
             instance,
+            pod,
             application: None,
             proxy: None,
             application_ready: (!is_gateway).then_some(false),

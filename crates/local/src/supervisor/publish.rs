@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::{Event, Supervisor};
 use crate::bootstrap;
 use crate::manifest::Manifests;
+use crate::netns::names;
 use crate::network::{DEBUG_PORT, SECURE_XDS_PORT, XDS_PORT};
 use crate::plan::Plan;
 use crate::probe::check::{Target, check, get_json};
@@ -40,8 +41,25 @@ impl Supervisor {
             .values()
             .map(|member| Placed { instance: &member.instance, ready: member.is_ready(), leaving: member.leaving })
             .collect();
-        let files =
+        let mut files =
             runtime::objects(&self.manifests, &placed, &self.gateway_ports, self.settings.trust_domain.as_str());
+        let mut problems = Vec::new();
+        if let Some(inner) = &mut self.inner {
+            let gateway_service = runtime::gateway_service(&self.gateway_ports);
+            let services = || self.manifests.services.iter().chain([&gateway_service]);
+            self.assigned.assign(services(), inner.ranges.services);
+            inner.set_names(names::table(services(), &self.assigned, &placed));
+            files.insert("addresses.yaml".to_owned(), runtime::addresses(self.assigned.iter()));
+            let gateway = self.members.values().find(|member| member.is_gateway());
+            if let Some((pod, address)) = gateway.and_then(|member| Some((member.pod.as_ref()?, member.instance.mesh)))
+            {
+                let asked = super::start::asked_ports(&self.manifests, &self.gateway_ports);
+                problems = inner.open_doors(pod, address, asked.into_iter());
+            }
+        }
+        for problem in problems {
+            self.console.warn(&problem);
+        }
         let folder = self.state.runtime();
         for (name, text) in &files {
             if self.published.get(name) != Some(text)
@@ -112,6 +130,7 @@ impl Supervisor {
             state: member.state(),
             bootstrap: folder.join("bootstrap.yaml"),
             logs: folder,
+            sandbox: member.pod.as_ref().map(|pod| pod.sandbox.pid().as_raw_nonzero().get().unsigned_abs()),
         }
     }
 
@@ -291,6 +310,7 @@ impl capture::Capture {
     pub fn words(self) -> &'static str {
         match self {
             Self::Explicit => "loopback addresses and http_proxy",
+            Self::Netns => "network namespaces",
         }
     }
 }

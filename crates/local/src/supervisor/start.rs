@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,13 +15,14 @@ use super::{Event, RunError, Supervisor, TOKEN_LIFE};
 use crate::ProxyKind;
 use crate::bootstrap::{self, GATEWAY_BIND, MeshFacts};
 use crate::capture::Capture;
+use crate::child::Inside;
 use crate::images::AppCommand;
 use crate::instance::{Instance, Role};
 use crate::logs::Log;
 use crate::manifest::Manifests;
 use crate::network::{self, DEBUG_PORT, SECURE_XDS_PORT, XDS_PORT};
 use crate::plan::Workload;
-use crate::probe::check::{Target, check};
+use crate::probe::check::{From, Target, check, check_from};
 use crate::probe::{Probe, Readiness};
 use crate::process::{Process, Spec};
 use crate::run_file;
@@ -47,15 +48,19 @@ pub(super) fn gateway_ports(manifests: &Manifests, http: u16) -> BTreeMap<u16, u
     ports
 }
 
+/// The ports of this machine that Gateways ask for.
+pub(super) fn asked_ports(manifests: &Manifests, ports: &BTreeMap<u16, u16>) -> BTreeSet<u16> {
+    let asked = manifests.gateways.iter().filter(|server| server.ours);
+    asked.filter_map(|server| ports.get(&server.port)).copied().collect()
+}
+
 /// Whether the ports that Gateways ask for can be opened. Without a Gateway none is.
 pub(super) fn check_ports(
     manifests: &Manifests,
     ports: &BTreeMap<u16, u16>,
     state_root: &Path,
 ) -> Result<(), RunError> {
-    let asked = manifests.gateways.iter().filter(|server| server.ours).filter_map(|server| ports.get(&server.port));
-    let asked: BTreeSet<u16> = asked.copied().collect();
-    for port in asked {
+    for port in asked_ports(manifests, ports) {
         network::check_gateway_port(GATEWAY_BIND, port)
             .map_err(|error| error.with_holder(|| holder(state_root, port)))?;
     }
@@ -73,6 +78,7 @@ impl Supervisor {
     pub(super) fn start_all(&mut self) -> Result<(), RunError> {
         self.introduce();
         let gateway = Instance::gateway(self.network.gateway(), GATEWAY_BIND, self.opened_ports());
+        let gateway = self.place(gateway);
         self.add_member(gateway)?;
         for workload in self.plan.workloads.clone() {
             for _ in 0..workload.replicas {
@@ -107,7 +113,12 @@ impl Supervisor {
 
     /// A new instance of `workload`, not started yet. Returns its key.
     pub(super) fn add_workload_instance(&mut self, workload: &Arc<Workload>) -> Result<String, RunError> {
-        let mesh = self.addresses.take(&self.network)?;
+        let host = self.addresses.take(&self.network)?;
+        if self.inner.is_some() {
+            // It has all ports to itself, and so those of its containers.
+            let ports = workload.ports.iter().map(|port| (port.number, port.number)).collect();
+            return self.add_instance(workload, host, ports);
+        }
         let listen = self.settings.capture.listen_address();
         let mut app_ports = BTreeMap::new();
         for (index, port) in workload.ports.iter().enumerate() {
@@ -119,16 +130,39 @@ impl Supervisor {
             self.app_ports.insert(real);
             app_ports.insert(port.number, real);
         }
+        self.add_instance(workload, host, app_ports)
+    }
+
+    fn add_instance(
+        &mut self,
+        workload: &Arc<Workload>,
+        host: Ipv4Addr,
+        app_ports: BTreeMap<u16, u16>,
+    ) -> Result<String, RunError> {
         let ordinal = self.ordinals.entry(workload.key()).or_default();
-        let instance = Instance::sidecar(workload.clone(), *ordinal, mesh, app_ports);
+        let instance = Instance::sidecar(workload.clone(), *ordinal, host, app_ports);
         *ordinal += 1;
+        let instance = self.place(instance);
         self.add_member(instance)
+    }
+
+    /// Gives an instance its address in the mesh's own network, if there is one.
+    fn place(&self, instance: Instance) -> Instance {
+        match &self.inner {
+            Some(inner) => Instance { mesh: inner.ranges.pod(instance.host), ..instance },
+            None => instance,
+        }
     }
 
     fn add_member(&mut self, instance: Instance) -> Result<String, RunError> {
         let key = instance.key();
         self.prepare(&instance).map_err(|reason| RunError::Io { what: "cannot write the state folder", reason })?;
-        self.members.insert(key.clone(), Member::new(instance));
+        let folder = self.state.path().join("workloads").join(instance.folder());
+        let pod = match &mut self.inner {
+            Some(inner) => Some(inner.add(&self.starter, &instance, &folder)?),
+            None => None,
+        };
+        self.members.insert(key.clone(), Member::new(instance, pod));
         self.stale = true;
         Ok(key)
     }
@@ -147,11 +181,17 @@ impl Supervisor {
         MeshFacts {
             kind: self.settings.proxy,
             capture: self.settings.capture,
-            xds: self.control_address(SECURE_XDS_PORT),
+            xds: self.control_of_proxies(),
             roots,
             mesh_id: &self.settings.name,
             version: self.settings.version,
         }
+    }
+
+    /// The control plane as the proxies reach it.
+    fn control_of_proxies(&self) -> SocketAddr {
+        let ip = self.inner.as_ref().map_or_else(|| self.network.control(), |inner| inner.ranges.node());
+        (ip, SECURE_XDS_PORT).into()
     }
 
     fn write_token(&self, instance: &Instance) -> std::io::Result<()> {
@@ -214,6 +254,8 @@ impl Supervisor {
             program: self.starter.mizzen.as_os_str().to_owned(),
             arguments,
             environment: Vec::new(),
+            without: &[],
+            inside: None,
             folder: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             grace: GRACE,
         }
@@ -223,7 +265,8 @@ impl Supervisor {
         let Some(member) = self.members.get(key) else { return };
         let Role::Sidecar { plan, app_ports } = &member.instance.role else { return };
         let environment = environment(self.settings.capture, &member.instance, plan, app_ports);
-        let spec = self.application_spec(plan, app_ports, environment.clone());
+        let mut spec = self.application_spec(plan, app_ports, environment.clone());
+        spec.inside = member.pod.as_ref().map(|pod| Inside::pod(pod.sandbox.pid()));
         let log = Log::new(self.state.path().join("workloads").join(member.instance.folder()).join("app.log"));
         let name = key.to_owned();
         let process = Process::keep_running(self.starter.clone(), spec, log, self.events.clone(), move |happened| {
@@ -238,8 +281,11 @@ impl Supervisor {
         let Some(member) = self.members.get_mut(key) else { return };
         let Role::Sidecar { plan, app_ports } = &member.instance.role else { return };
         let probe = plan.readiness.clone().or_else(|| plan.ports.first().map(|port| Probe::connect(port.number)));
-        let listen = self.settings.capture.listen_address();
+        let listen = self.settings.capture.probe_address(member.instance.mesh);
         let environment = environment(self.settings.capture, &member.instance, plan, app_ports);
+        let pod = member.pod.as_ref().map(|pod| pod.sandbox.clone());
+        let mizzen = self.starter.mizzen.clone();
+        let from = pod.map_or(From::Here, |pod| From::Pod { pod, mizzen });
         let target = probe.and_then(|probe| {
             let target = member.instance.probe_target(&probe.action, listen, &environment)?;
             Some((probe, target))
@@ -247,7 +293,7 @@ impl Supervisor {
         // Nothing can be asked of an application without a port: it is ready while it runs.
         member.application_ready = Some(target.is_none());
         let task = target.map(|(probe, target)| {
-            tokio::task::spawn(probe_application(probe, target, key.to_owned(), self.events.clone()))
+            tokio::task::spawn(probe_application(probe, target, from, key.to_owned(), self.events.clone()))
         });
         if let Some(before) = std::mem::replace(&mut member.application_probe, task) {
             before.abort();
@@ -285,17 +331,26 @@ impl Supervisor {
                 (self.starter.mizzen.as_os_str().to_owned(), words.to_vec())
             }
         };
-        Spec { program, arguments, environment, folder: plan.folder.to_path_buf(), grace: GRACE }
+        Spec {
+            program,
+            arguments,
+            environment,
+            without: self.settings.capture.hidden_variables(),
+            inside: None,
+            folder: plan.folder.to_path_buf(),
+            grace: GRACE,
+        }
     }
 
     pub(super) fn start_proxy(&mut self, key: &str) {
         let Some(member) = self.members.get(key) else { return };
         let instance = &member.instance;
         let folder = self.state.path().join("workloads").join(instance.folder());
-        let spec = match self.settings.proxy {
+        let mut spec = match self.settings.proxy {
             ProxyKind::Mizzen => self.own(self.mizzen_arguments(instance, &folder)),
             ProxyKind::Envoy => Spec { program: self.envoy().into(), ..self.own(envoy_arguments(&folder)) },
         };
+        spec.inside = member.pod.as_ref().map(|pod| Inside::pod_as_proxy(pod.sandbox.pid()));
         let mut tasks = Vec::new();
         if self.settings.proxy == ProxyKind::Envoy {
             tasks.push(tokio::task::spawn(self.serve_certificates(instance, &folder)));
@@ -318,12 +373,12 @@ impl Supervisor {
     fn mizzen_arguments(&self, instance: &Instance, folder: &Path) -> Vec<OsString> {
         let flags: [(&str, OsString); 9] = [
             ("-c", folder.join("bootstrap.yaml").into()),
-            ("--ca-address", self.control_address(SECURE_XDS_PORT).to_string().into()),
+            ("--ca-address", self.control_of_proxies().to_string().into()),
             ("--ca-root", self.state.root_certificate().into()),
             ("--token", folder.join("token").into()),
             ("--state-dir", folder.join("state").into()),
-            ("--health-address", instance.health().to_string().into()),
-            ("--stats-address", instance.stats().to_string().into()),
+            ("--health-address", instance.listens().health.to_string().into()),
+            ("--stats-address", instance.listens().stats.to_string().into()),
             ("--drain-time", DRAIN.into()),
             // A local application is never busy enough for two threads; the gateway has all requests.
             ("--concurrency", if matches!(instance.role, Role::Gateway { .. }) { "2" } else { "1" }.into()),
@@ -394,13 +449,14 @@ fn envoy_arguments(folder: &Path) -> Vec<OsString> {
 async fn probe_application(
     probe: Probe,
     target: Target,
+    from: From,
     key: String,
     events: tokio::sync::mpsc::UnboundedSender<Event>,
 ) {
     let mut readiness = Readiness::new(&probe);
     sleep(probe.initial_delay).await;
     loop {
-        let outcome = check(&target, probe.timeout).await;
+        let outcome = check_from(&from, &target, probe.timeout).await;
         let changed = readiness.observe(outcome.is_ok());
         let outcome = outcome.map_err(|failure| failure.to_string());
         // A failure before the threshold is no news.

@@ -39,6 +39,26 @@ fn services_of_all_kinds_are_what_kubernetes_says() {
     check_kind(port, Resolution::Endpoints, &[]);
 }
 
+#[test]
+fn a_service_without_an_address_has_the_one_that_it_was_given() {
+    let given = "{apiVersion: networking.k8s.io/v1, kind: IPAddress, metadata: {name: 10.96.0.7}, spec: {parentRef: \
+                 {resource: services, namespace: shop, name: s}}}";
+    let declared = |spec: &str| {
+        format!("{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: shop}}, spec: {{{spec}}}}}")
+    };
+    let addresses = |mesh: &Mesh| mesh.service(&service("s", "shop")).unwrap().addresses.clone();
+    let plain = declared("ports: [{port: 80}]");
+    // In either order.
+    let mesh = after(&after(&base(), &plain), given);
+    assert_eq!(addresses(&mesh), ["10.96.0.7"]);
+    assert_eq!(addresses(&after(&after(&base(), given), &plain)), ["10.96.0.7"]);
+    let gone = ObjectKey { kind: "IPAddress".into(), namespace: "".into(), name: "10.96.0.7".into() };
+    assert!(addresses(&mesh.apply(&[Change::Delete(gone)]).0).is_empty());
+    for own in ["clusterIP: 10.96.0.1, ports: [{port: 80}]", "clusterIP: None, ports: [{port: 80}]"] {
+        assert!(!addresses(&after(&mesh, &declared(own))).contains(&"10.96.0.7".to_owned()), "{own}");
+    }
+}
+
 /// The endpoints of `reviews` with one of these conditions: how many there are, and how many of them are healthy.
 #[track_caller]
 fn check_conditions(conditions: &str, publish: bool, expected: (usize, usize)) {

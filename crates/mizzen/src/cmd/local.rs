@@ -22,6 +22,9 @@ pub(crate) struct LocalFlags {
     /// The Envoy binary for `--proxy envoy` [default: .cache/envoy/envoy, else `envoy` of PATH]
     #[arg(long, value_name = "FILE", env = "MIZZEN_ENVOY", hide_env_values = true)]
     envoy_path: Option<PathBuf>,
+    /// How applications' connections come to their proxies
+    #[arg(long, value_enum, default_value_t = HowCaught::Explicit, value_name = "HOW")]
+    capture: HowCaught,
     /// Domain of the workloads' identities: spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
@@ -36,6 +39,14 @@ enum Proxy {
     Mizzen,
     /// A stock Envoy, driven by our control plane
     Envoy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HowCaught {
+    /// By the variable `http_proxy`; nothing is redirected, no privilege is needed
+    Explicit,
+    /// By the kernel, in a network namespace for each workload: programs need not know of it
+    Netns,
 }
 
 /// Runs a mesh until Ctrl-C.
@@ -61,7 +72,10 @@ pub(crate) fn run(
         gateway_port: flags.gateway_port.unwrap_or(DEFAULT_GATEWAY_PORT),
         proxy,
         envoy,
-        capture: Capture::Explicit,
+        capture: match flags.capture {
+            HowCaught::Explicit => Capture::Explicit,
+            HowCaught::Netns => Capture::Netns,
+        },
         trust_domain: TrustDomain::new(&flags.trust_domain),
         version: env!("CARGO_PKG_VERSION"),
         console: terminal::console(flags.output == Output::Json),
@@ -78,7 +92,7 @@ pub(crate) fn state_root() -> PathBuf {
     mizzen_local::state::root(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).as_deref())
 }
 
-fn own_binary() -> anyhow::Result<PathBuf> {
+pub(super) fn own_binary() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("cannot find our own binary")?;
     if !path.exists() {
         bail!("{} was replaced or removed while it ran; start it again", path.display());
