@@ -80,6 +80,8 @@ app: istiod
 {{- $global := deepCopy .Values.global }}
 {{- $_ := set $global "tag" (include "control.tag" .) }}
 {{- $_ := set $global "istioNamespace" .Release.Namespace }}
+{{- /* Written out, because `istioctl analyze` compares it with the images of pods. */}}
+{{- $_ := set $global.proxy "image" ($global.proxy.image | default $global.image) }}
 {{- $_ := set $global.multiCluster "clusterName" (include "control.clusterName" .) }}
 {{- dict
   "revision" .Values.revision

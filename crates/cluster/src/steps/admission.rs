@@ -55,7 +55,7 @@ pub(super) fn too_much(place: &Place, _: &Report) -> anyhow::Result<()> {
                     "-H",
                     "Content-Type: application/json",
                     "-H",
-                    "Expect:",
+                    "Expect: 100-continue",
                     "--data-binary",
                     &data,
                     &url,

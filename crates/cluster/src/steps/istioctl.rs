@@ -61,5 +61,11 @@ pub(super) fn istioctl(place: &Place, _: &Report) -> anyhow::Result<()> {
     }
     let injected = istioctl(&["experimental", "check-inject", "-n", "default", "deploy/productpage-v1"])?;
     ensure!(injected.contains("istio-sidecar-injector"), "check-inject:\n{injected}");
+    // What it finds is its own affair, but for what it would say of every mesh of ours.
+    let analyzed = Command::new(program).args(["analyze", "-n", "default"]).output()?;
+    let analyzed = String::from_utf8_lossy(&[analyzed.stdout, analyzed.stderr].concat()).into_owned();
+    for ours in ["IST0158", "IST0003"] {
+        ensure!(!analyzed.contains(ours), "analyze:\n{analyzed}");
+    }
     Ok(())
 }
