@@ -21,6 +21,7 @@ mod restarts;
 mod revisions;
 mod routing;
 mod services;
+mod startup;
 mod tls_origination;
 
 use crate::run::{Step, When};
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Vec<Step>> {
         vec![step("the_egress_gateway_carries_what_leaves", egress::gateway)],
         vec![step("status_says_where_a_resource_is_in_force", refused::status)],
         vec![step("changes_reach_the_traffic_soon", changes::latency)],
+        vec![step("a_pod_starts_soon_with_its_sidecar", startup::overhead)],
         vec![step("memory_is_small", changes::memory)],
         vec![step("restarts_lose_no_request", restarts::rolling)],
         vec![step("control_planes_die_and_no_request_is_lost", outages::control_planes)],
