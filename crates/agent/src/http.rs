@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -74,6 +74,16 @@ pub async fn get(url: &Url, headers: &[(String, String)], limit: Limit) -> Resul
     get_over(stream, url, headers, limit).await
 }
 
+/// Any method, without headers of the caller's own.
+pub async fn request(method: &http::Method, url: &Url, body: String, limit: Limit) -> Result<Answer, HttpError> {
+    let to = url.authority();
+    let stream =
+        TcpStream::connect((url.host.as_str(), url.port)).await.map_err(|reason| HttpError::Connect { to, reason })?;
+    let request = http::Request::builder().method(method).uri(&url.path).header("connection", "close");
+    let request = request.header("host", url.authority()).body(Full::new(Bytes::from(body)))?;
+    exchange(stream, request, limit).await
+}
+
 /// The same over a connection that is there.
 pub async fn get_over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -81,18 +91,26 @@ pub async fn get_over(
     headers: &[(String, String)],
     limit: Limit,
 ) -> Result<Answer, HttpError> {
+    let mut request = http::Request::get(&url.path).header("connection", "close");
+    let has = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
+    if !has("host") {
+        request = request.header("host", url.authority());
+    }
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    exchange(stream, request.body(Full::default())?, limit).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::Request<Full<Bytes>>,
+    limit: Limit,
+) -> Result<Answer, HttpError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let asked = async {
-        let mut request = http::Request::get(&url.path).header("connection", "close");
-        let has = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
-        if !has("host") {
-            request = request.header("host", url.authority());
-        }
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, limit.bytes).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {

@@ -19,6 +19,7 @@ pub mod node;
 pub mod podinfo;
 pub mod probers;
 pub mod proxy_config;
+pub mod request;
 pub mod run;
 pub mod settings;
 pub mod status;

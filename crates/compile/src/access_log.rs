@@ -1,4 +1,6 @@
-//! Access logs. Sinks that only serve other systems' telemetry are accepted and write nothing.
+//! Access logs. Sinks that only serve other systems' telemetry are accepted, named and write nothing.
+
+use std::sync::Arc;
 
 use mizzen_proto::envoy::config::accesslog::v3::{
     AccessLog as Wire, AccessLogFilter, access_log, access_log_filter, comparison_filter,
@@ -8,8 +10,8 @@ use mizzen_proto::envoy::extensions::access_loggers::file::v3::{FileAccessLog, f
 use mizzen_proto::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
-use mizzen_proto::google::protobuf::{Struct, value::Kind};
-use mizzen_snapshot::listener::{AccessLog, LogFilter, LogFormat, LogSink};
+use mizzen_proto::google::protobuf::{Any, Struct, value::Kind};
+use mizzen_snapshot::listener::{AccessLog, LogFilter, LogFormat, LogSink, Unmatched};
 use mizzen_snapshot::log_format::LogTemplate;
 use mizzen_types::Percent;
 
@@ -19,6 +21,37 @@ use crate::value;
 pub(crate) fn logs(wire: &[Wire]) -> Result<Vec<AccessLog>> {
     let logs = wire.iter().enumerate().map(|(index, wire)| log(wire).at_index("access_log", index));
     Ok(logs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The logs that write nothing here, by path and sink.
+pub(crate) fn passed_over(wire: &[Wire], notes: &mut Vec<String>) {
+    for (index, log) in wire.iter().enumerate() {
+        if let Some(access_log::ConfigType::TypedConfig(any)) = &log.config_type
+            && !is_known(any)
+        {
+            notes.push(format!(
+                "access_log[{index}] writes nothing: {} is no sink of this proxy",
+                value::message_name(any)
+            ));
+        }
+    }
+}
+
+fn is_known(any: &Any) -> bool {
+    value::is::<FileAccessLog>(any) || value::is::<StdoutAccessLog>(any) || value::is::<StderrAccessLog>(any)
+}
+
+/// A listener's own logs. They tell of connections that no filter chain matches; of the others their chain's do.
+pub(crate) fn unmatched(wire: &[Wire], notes: &mut Vec<String>) -> Result<Option<Arc<Unmatched>>> {
+    passed_over(wire, notes);
+    let access_log = logs(wire)?;
+    let of_others = |log: &AccessLog| {
+        !log.filters.iter().any(|filter| matches!(filter, LogFilter::ResponseFlags(flags) if *flags == ["NR"]))
+    };
+    if access_log.iter().any(of_others) {
+        notes.push("access_log of the listener tells only of connections that no filter chain matches".to_owned());
+    }
+    Ok((!access_log.is_empty()).then(|| Arc::new(Unmatched { access_log })))
 }
 
 fn log(wire: &Wire) -> Result<Option<AccessLog>> {

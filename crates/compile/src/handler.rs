@@ -32,6 +32,9 @@ pub(crate) fn compile(wire: &HttpConnectionManager) -> Result<HttpHandler> {
         typed_header_validation_config,
         forward_proto_config,
     );
+    if wire.internal_address_config.as_ref().is_some_and(|internal| !internal.cidr_ranges.is_empty()) {
+        return Err(Invalid::not_obeyed("this field").within("internal_address_config.cidr_ranges"));
+    }
     let filters = Filters::read(&wire.http_filters)?;
     let routes = match &wire.route_specifier {
         Some(wire::RouteSpecifier::Rds(rds)) if rds.route_config_name.is_empty() => {

@@ -12,6 +12,8 @@ use mizzen_proto::envoy::config::listener::v3::{
 };
 use mizzen_proto::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use mizzen_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use mizzen_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use mizzen_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use mizzen_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use mizzen_snapshot::listener::{
@@ -24,7 +26,7 @@ use crate::invalid::{At, Invalid, Result, not_obeyed};
 use crate::limits;
 use crate::origin;
 use crate::value::{self, Place as Address};
-use crate::{handler, peer, tcp, tls};
+use crate::{access_log, handler, peer, tcp, tls};
 
 pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
     if wire.name.is_empty() {
@@ -38,16 +40,19 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
     };
     let address = with_both_families(address, wire)?;
     limits::count("filter chains", wire.filter_chains.len(), limits::CHAINS).at("filter_chains")?;
+    let mut notes = Vec::new();
     let mut chains: Vec<Arc<FilterChain>> = Vec::with_capacity(wire.filter_chains.len());
     for (index, wire) in wire.filter_chains.iter().enumerate() {
-        let compiled = chain(wire).at_index("filter_chains", index)?;
+        let compiled = chain(wire, &mut notes).at_index("filter_chains", index)?;
         if let Some(same) = chains.iter().find(|have| have.matches == compiled.matches) {
             let message = format!("the same conditions as filter chain {:?}", same.name);
             return Err(Invalid::new(message).within("filter_chain_match")).at_index("filter_chains", index);
         }
         chains.push(Arc::new(compiled));
     }
-    let default_chain = wire.default_filter_chain.as_ref().map(chain).transpose().at("default_filter_chain")?;
+    let default_chain = wire.default_filter_chain.as_ref().map(|wire| chain(wire, &mut notes)).transpose();
+    let default_chain = default_chain.at("default_filter_chain")?;
+    let unmatched = access_log::unmatched(&wire.access_log, &mut notes)?;
     if chains.is_empty() && default_chain.is_none() {
         return Err(Invalid::new("a listener needs a filter chain").within("filter_chains"));
     }
@@ -72,6 +77,8 @@ pub(crate) fn compile(wire: &Wire, fingerprint: u64) -> Result<Listener> {
         },
         max_connections: None,
         origin: origin::origin(wire.metadata.as_ref()),
+        unmatched,
+        notes,
         fingerprint,
     })
 }
@@ -182,7 +189,7 @@ fn disabled_ports(
     }
 }
 
-fn chain(wire: &WireChain) -> Result<FilterChain> {
+fn chain(wire: &WireChain, notes: &mut Vec<String>) -> Result<FilterChain> {
     if value::flag(wire.use_proxy_proto.as_ref(), false) {
         return Err(Invalid::not_obeyed("this field").within("use_proxy_proto"));
     }
@@ -195,7 +202,7 @@ fn chain(wire: &WireChain) -> Result<FilterChain> {
         name: wire.name.clone(),
         matches: matches.unwrap_or_default(),
         tls: tls.map(Arc::new),
-        handler: network(&wire.filters)?,
+        handler: network(&wire.filters, notes)?,
         handshake_timeout: value::limit(wire.transport_socket_connect_timeout.as_ref(), None)
             .at("transport_socket_connect_timeout")?,
     })
@@ -253,7 +260,7 @@ fn conditions(wire: &FilterChainMatch) -> Result<ChainMatch> {
 }
 
 /// The last network filter handles the connection; those before it only observe.
-fn network(wire: &[Filter]) -> Result<Handler> {
+fn network(wire: &[Filter], notes: &mut Vec<String>) -> Result<Handler> {
     let mut handler = None;
     let mut peer_exchange = None;
     for (index, filter) in wire.iter().enumerate() {
@@ -261,13 +268,17 @@ fn network(wire: &[Filter]) -> Result<Handler> {
             return Err(Invalid::new("nothing can stand behind the filter that handles the connection"))
                 .at_index("filters", index);
         }
-        handler = network_filter(filter, &mut peer_exchange).at_index("filters", index)?;
+        handler = network_filter(filter, &mut peer_exchange, notes).at_index("filters", index)?;
     }
     handler
         .ok_or_else(|| Invalid::new("the last filter has to be http_connection_manager or tcp_proxy").within("filters"))
 }
 
-fn network_filter(filter: &Filter, peer_exchange: &mut Option<String>) -> Result<Option<Handler>> {
+fn network_filter(
+    filter: &Filter,
+    peer_exchange: &mut Option<String>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Handler>> {
     let config = match &filter.config_type {
         Some(filter::ConfigType::TypedConfig(any)) => Some(any),
         Some(filter::ConfigType::ConfigDiscovery(_)) => {
@@ -279,11 +290,13 @@ fn network_filter(filter: &Filter, peer_exchange: &mut Option<String>) -> Result
     let Some(any) = config else { return Ok(None) };
     match known {
         Known::HttpConnectionManager => {
-            let manager = value::unpack(any).at("typed_config")?;
+            let manager: HttpConnectionManager = value::unpack(any).at("typed_config")?;
+            access_log::passed_over(&manager.access_log, notes);
             Ok(Some(Handler::Http(Arc::new(handler::compile(&manager).at("typed_config")?))))
         }
         Known::TcpProxy => {
-            let proxy = value::unpack(any).at("typed_config")?;
+            let proxy: TcpProxy = value::unpack(any).at("typed_config")?;
+            access_log::passed_over(&proxy.access_log, notes);
             Ok(Some(Handler::Tcp(Arc::new(tcp::compile(&proxy, peer_exchange.take()).at("typed_config")?))))
         }
         Known::MetadataExchange => {

@@ -39,6 +39,12 @@ fn proxy(job: &Job<'_>) -> Value {
     let mut container = container::proxy(job, Role::Sidecar);
     if job.native {
         container.insert("restartPolicy".to_owned(), "Always".into());
+        // It outlives the application. From the pod's end on it tells clients to leave, so that none is left when it ends.
+        if values.lifecycle.is_empty() && job.status_port != 0 {
+            let port = job.status_port.to_string();
+            let command = [BINARY, "proxy", "request", "--debug-port", &port, "POST", "drain"];
+            container.insert("lifecycle".to_owned(), json!({"preStop": {"exec": {"command": command}}}));
+        }
     }
     // A native sidecar is ready before the application starts, without a hook.
     let holds = !job.native && (job.proxy_config.holds_application() || values.hold_application_until_proxy_starts);

@@ -329,7 +329,16 @@ fn a_sidecar_lives_by_its_environment() {
     }
 
     // Draining: not ready at once, still serving, clients told to leave; then the end at the first word.
-    assert_eq!(ask(sidecar.address("agent"), "POST", "/drain", "Content-Length: 0\r\n").0, 200);
+    // As the hook of a native sidecar's container orders it.
+    let hook = |method: &str| {
+        let mut command = Command::new(MIZZEN);
+        let port = sidecar.address("agent").port().to_string();
+        command.args(["proxy", "request", "--debug-port", &port, method, "drain"]).output().unwrap()
+    };
+    let refused = hook("GET");
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("405"), "{refused:?}");
+    let obeyed = hook("POST");
+    assert!(obeyed.status.success(), "{obeyed:?}");
     wait_for("it is not ready any more", || get(sidecar.address("health"), "/healthz/ready").0 == 503);
     assert_eq!(get(sidecar.address("agent"), "/healthz/ready").0, 503);
     assert_eq!(get(pod.inbound(), "/").0, 200);

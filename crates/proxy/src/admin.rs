@@ -12,6 +12,7 @@ pub mod serve;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::{Method, StatusCode};
 use mizzen_telemetry::stats as envoy_stats;
@@ -184,7 +185,10 @@ impl Admin {
                 // Linking the descriptions of all messages takes milliseconds, which are not the event loop's.
                 let dump = move || admin.held.dump(&admin.shared.secrets, &query);
                 match tokio::task::spawn_blocking(dump).await {
-                    Ok(Ok(dump)) => Answer::json(&dump),
+                    Ok(Ok(dump)) => {
+                        self.shared.swollen.store(true, Relaxed);
+                        Answer::json(&dump)
+                    }
                     Ok(Err(error)) => refused(StatusCode::BAD_REQUEST, &error),
                     Err(_) => refused(StatusCode::INTERNAL_SERVER_ERROR, "the dump could not be made"),
                 }

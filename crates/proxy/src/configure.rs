@@ -55,6 +55,8 @@ pub struct Configurator {
     needs_control_plane: bool,
     warming_since: HashMap<ClusterName, Instant>,
     last_update: Instant,
+    /// State of the world: what this stream has not said yet. Until then what it removed may only be out of order.
+    owed: BTreeSet<ResourceType>,
     /// Memory that the last update needed may be there still.
     swollen: bool,
     /// For the admin interface.
@@ -88,12 +90,14 @@ impl Configurator {
             needs_control_plane: bootstrap.listeners_by_ads || bootstrap.clusters_by_ads,
             warming_since: HashMap::new(),
             last_update: Instant::now(),
+            owed: BTreeSet::new(),
             swollen: true,
             held,
         };
         for update in &bootstrap.resources {
             let outcome = configurator.config.apply_static(update.clone());
             configurator.note(update, &outcome, Origin::Static);
+            configurator.say_what_is_passed_over(&outcome);
         }
         configurator.refused_in_bootstrap = configurator.refused();
         if configurator.needs_control_plane {
@@ -169,7 +173,7 @@ impl Configurator {
             let pause = tokio::time::sleep(self.pause());
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.handle(&handle, event),
+                    Some(event) => self.handle(&handle, event, bootstrap),
                     None => return,
                 },
                 Some(inbound_only) = orders.recv() => self.publisher.close_listeners(inbound_only),
@@ -179,10 +183,13 @@ impl Configurator {
         }
     }
 
-    fn handle(&mut self, handle: &Handle, event: Event) {
+    fn handle(&mut self, handle: &Handle, event: Event, bootstrap: &Bootstrap) {
         match event {
             Event::Connected => {
                 tracing::info!("connected to the control plane");
+                if bootstrap.ads.as_ref().is_some_and(|ads| !ads.delta) {
+                    self.owed = self.asked(bootstrap);
+                }
             }
             Event::Disconnected { reason, retry_in } => {
                 tracing::warn!(reason, retry_in_ms = retry_in.as_millis(), "no control plane; the last state stays");
@@ -191,9 +198,20 @@ impl Configurator {
         }
     }
 
+    /// The types that a new stream asks for, and that say what routes and clusters there are.
+    fn asked(&self, bootstrap: &Bootstrap) -> BTreeSet<ResourceType> {
+        let asked = [
+            (ResourceType::Cluster, bootstrap.clusters_by_ads),
+            (ResourceType::Listener, bootstrap.listeners_by_ads),
+            (ResourceType::Route, !self.config.wanted().routes.is_empty()),
+        ];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(kind, _)| kind).collect()
+    }
+
     fn update(&mut self, handle: &Handle, update: client::Update) {
         let kind = update.kind;
         let first = self.heard.insert(kind);
+        self.owed.remove(&kind);
         // What was kept may be out of date: the first answer says all there is.
         let full = update.full || first && self.from_disk && kind.is_wildcard();
         tracing::debug!(%kind, resources = update.resources.len(), removed = update.removed.len(), full, "update");
@@ -215,6 +233,7 @@ impl Configurator {
         self.last_update = Instant::now();
         self.swollen = true;
         self.note(&update, &outcome, Origin::Discovered);
+        self.say_what_is_passed_over(&outcome);
         self.publish();
         self.answer(handle, kind, id, &outcome);
         if outcome.wanted_changed {
@@ -295,6 +314,15 @@ impl Configurator {
         }
     }
 
+    fn say_what_is_passed_over(&self, outcome: &Outcome) {
+        for name in &outcome.listeners_changed {
+            let notes = outcome.snapshot.listeners.get(name).map(|listener| listener.notes.as_slice());
+            for note in notes.unwrap_or_default() {
+                tracing::warn!(listener = %name, "not obeyed: {note}");
+            }
+        }
+    }
+
     fn take_secret(&mut self, name: &SecretName, secret: Option<&Secret>) {
         if self.own_secrets && (name.as_str() == IDENTITY || name.as_str() == ROOTS) {
             return;
@@ -366,7 +394,11 @@ impl Configurator {
             self.config.expire(&name);
             changed = true;
         }
-        if self.config.has_retained() && now.duration_since(self.last_update) >= SETTLE {
+        // A listener may stop asking for routes while they are owed.
+        if self.owed.contains(&ResourceType::Route) && self.config.wanted().routes.is_empty() {
+            self.owed.remove(&ResourceType::Route);
+        }
+        if self.config.has_retained() && self.owed.is_empty() && now.duration_since(self.last_update) >= SETTLE {
             self.config.settle();
             changed = true;
         }

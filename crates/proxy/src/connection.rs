@@ -5,7 +5,7 @@ mod proxy_protocol;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mizzen_identity::Peer;
 use mizzen_net::{Plain, Socket, Stream, listen};
@@ -58,6 +58,7 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     let _ = tcp.set_nodelay(true);
     let Ok(accepted_on) = tcp.local_addr().map(listen::canonical) else { return };
     let peer = listen::canonical(peer);
+    let accepted_at = SystemTime::now();
     let state = Arc::clone(admission.state());
     let mut listener = Arc::clone(&state.listener);
     let original = if listener.inspect.original_dst || listener.use_original_dst {
@@ -101,6 +102,11 @@ async fn handle(worker: Rc<Worker>, admission: Admission, drain: Rc<Drain>, tcp:
     };
     let Some(chain) = listener.choose(&facts).cloned() else {
         tracing::debug!(%peer, listener = %listener.name, ?facts, "connection closed: no filter chain matches");
+        if let Some(log) = listener.unmatched.clone() {
+            let (id, tls) = (worker.shared.next_connection(), passed_through(&seen));
+            let downstream = Downstream { listener, id, peer, local, tls, filter_chain: String::new() };
+            worker.shared.recorder.unmatched(&log, &downstream, accepted_at);
+        }
         return;
     };
     let (stream, tls) = match &chain.tls {

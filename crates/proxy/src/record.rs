@@ -8,12 +8,13 @@ mod labels;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::SystemTime;
 
 use http::Version;
 use mizzen_identity::Secrets;
 use mizzen_snapshot::cluster::{ClusterPolicy, EndpointAddress};
 use mizzen_snapshot::http::HttpHandler;
-use mizzen_snapshot::listener::{AccessLog, TcpHandler};
+use mizzen_snapshot::listener::{AccessLog, TcpHandler, Unmatched};
 use mizzen_telemetry::stats::{Group, HttpStat};
 use mizzen_telemetry::{Address, Exchange, IstioMetrics, Kind, Logger, Party, Sinks, Stats, Traffic, Writers, record};
 
@@ -104,6 +105,20 @@ impl Handler for TcpHandler {
 
     fn istio_stats(&self) -> bool {
         true
+    }
+}
+
+impl Handler for Unmatched {
+    fn access_log(&self) -> &[AccessLog] {
+        &self.access_log
+    }
+
+    fn downstream(&self, stats: &Stats) -> Arc<Group> {
+        stats.tcp("")
+    }
+
+    fn istio_stats(&self) -> bool {
+        false
     }
 }
 
@@ -279,6 +294,19 @@ impl Recorder for Record {
         record(&exchange, &Sinks { draw: draw(&exchange), ..handles.sinks() }, &handles.loggers);
     }
 
+    fn unmatched(&self, log: &Arc<Unmatched>, downstream: &Downstream, accepted_at: SystemTime) {
+        let handler: Arc<dyn Handler> = Arc::<Unmatched>::clone(log);
+        let lasted = accepted_at.elapsed().unwrap_or_default();
+        let exchange = Exchange {
+            flags: Flag::NR.as_str(),
+            details: Some("filter_chain_not_found"),
+            downstream_remote: Some(downstream.peer),
+            ..with_downstream(Exchange::new(Kind::Tcp, accepted_at, lasted), downstream)
+        };
+        let sinks = Sinks { traffic: None, downstream: None, cluster: None, draw: draw(&exchange) };
+        record(&exchange, &sinks, &self.loggers(&handler));
+    }
+
     fn tcp(&self, facts: &TcpFacts) {
         let upstream_uri = facts.upstream_identity.as_ref().and_then(|peer| peer.uris.first()).map(String::as_str);
         let handler: Arc<dyn Handler> = Arc::<TcpHandler>::clone(&facts.handler);
@@ -381,7 +409,7 @@ fn host_address(peer: Option<SocketAddr>, host: Option<&Arc<mizzen_balance::Host
 /// The share of exchanges that a log keeps is chosen by the time they took and began, in nanoseconds: random enough,
 /// and without a generator of random numbers.
 fn draw(exchange: &Exchange<'_>) -> u32 {
-    let began = exchange.started_at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let began = exchange.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mixed = xxhash_rust::xxh64::xxh64(&(began + exchange.duration).as_nanos().to_le_bytes(), 0);
     (mixed % 1_000_000) as u32
 }

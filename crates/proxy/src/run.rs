@@ -334,6 +334,9 @@ async fn tidy(shared: &Arc<Shared>, record: &Record) {
             tidied = Instant::now();
             let snapshot = shared.snapshot.load_full();
             record.sweep(|cluster| snapshot.clusters.contains_key(cluster));
+            if shared.swollen.swap(false, Relaxed) {
+                mizzen_net::memory::release_free_heap();
+            }
             // What the last minute did not need is not counted as ours; the rest comes back page by page, unread.
             mizzen_net::memory::release_program_text();
         }

@@ -1,19 +1,20 @@
 //! What all workers share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use mizzen_balance::{Balancer, Time};
 use mizzen_identity::Secrets;
 use mizzen_snapshot::http::HttpHandler;
+use mizzen_snapshot::listener::Unmatched;
 use mizzen_snapshot::{Cluster, Snapshot};
 use mizzen_types::ClusterName;
 
 use crate::config::Limits;
-use crate::facts::{HttpFacts, TcpFacts};
+use crate::facts::{Downstream, HttpFacts, TcpFacts};
 use crate::peer::Own;
 
 pub struct Shared {
@@ -28,6 +29,8 @@ pub struct Shared {
     pub drain_time: Duration,
     /// What connections to endpoints are marked with, when they are; set once at the start.
     pub upstream_mark: OnceLock<u32>,
+    /// Something large was made and let go: free memory may be given back when there is time.
+    pub swollen: AtomicBool,
     /// Zero of all [`Time`]s.
     pub origin: Instant,
     /// Client connections open now.
@@ -39,6 +42,8 @@ pub struct Shared {
 pub trait Recorder: Send + Sync {
     fn http(&self, facts: &HttpFacts);
     fn tcp(&self, facts: &TcpFacts);
+    /// A connection was closed because no filter chain of its listener matches.
+    fn unmatched(&self, _log: &Arc<Unmatched>, _downstream: &Downstream, _accepted_at: SystemTime) {}
     /// A client's HTTP connection was opened, or closed again.
     fn http_connection(&self, _handler: &HttpHandler, _opened: &Opened, _is_open: bool) {}
 }
@@ -69,6 +74,7 @@ impl Shared {
             limits,
             drain_time,
             upstream_mark: OnceLock::new(),
+            swollen: AtomicBool::new(false),
             origin: Instant::now(),
             open: AtomicUsize::new(0),
             connections: AtomicU64::new(0),

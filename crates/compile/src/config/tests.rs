@@ -306,6 +306,44 @@ fn secrets_are_asked_for_and_kept() {
     assert!(config.wanted().secrets.is_empty());
 }
 
+#[test]
+fn logs_that_write_nothing_are_named_and_hold_nothing_up() {
+    let mut config = Config::new();
+    let other = "type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig";
+    let file = json!({
+        "name": "file",
+        "filter": {"response_flag_filter": {"flags": ["NR"]}},
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": "/dev/stdout",
+        },
+    });
+    let elsewhere = json!({"name": "otel", "typed_config": {"@type": other}});
+    let route = json!({"route_config": {"name": "x"}, "access_log": [&file, &elsewhere]});
+    let mut wire = listener_with("l", 80, &route);
+    wire["access_log"] = json!([&file]);
+    let outcome = config.apply(update(LISTENER, &[wire.clone()], true));
+    assert_eq!(outcome.refused, []);
+    let listener = outcome.snapshot.listeners.get("l").unwrap();
+    assert_eq!(listener.unmatched.as_ref().unwrap().access_log.len(), 1);
+    let [note] = listener.notes.as_slice() else { panic!("{:?}", listener.notes) };
+    assert!(note.starts_with("access_log[1]") && note.contains("OpenTelemetryAccessLogConfig"), "{note}");
+    // A listener's log without that filter would tell of all connections.
+    wire["access_log"][0].as_object_mut().unwrap().remove("filter");
+    let outcome = config.apply(update(LISTENER, &[wire], true));
+    assert_eq!(outcome.snapshot.listeners.get("l").unwrap().notes.len(), 2);
+}
+
+#[test]
+fn callers_whose_orders_would_be_taken_are_refused() {
+    let mut config = Config::new();
+    let ranges = json!({"cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]});
+    let route = json!({"route_config": {"name": "x"}, "internal_address_config": ranges});
+    let outcome = config.apply(update(LISTENER, &[listener_with("l", 80, &route)], true));
+    let [refused] = outcome.refused.as_slice() else { panic!("{:?}", outcome.refused) };
+    assert!(refused.field.ends_with("internal_address_config.cidr_ranges"), "{refused}");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Clusters(Vec<(u8, bool)>),

@@ -1,6 +1,7 @@
 //! `mizzen proxy`: the data plane by itself, from an Envoy bootstrap; or, with a role, the proxy of a pod.
 
 mod agent;
+mod request;
 mod wait;
 
 use std::net::SocketAddr;
@@ -90,6 +91,8 @@ enum Role {
     Router(agent::Agent),
     /// Wait until the proxy of this pod is ready
     Wait(wait::Wait),
+    /// Send a request to the proxy of this pod
+    Request(request::Request),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,6 +107,7 @@ impl Proxy {
             Some(Role::Sidecar(agent)) => agent.run(mizzen_agent::Role::Sidecar),
             Some(Role::Router(agent)) => agent.run(mizzen_agent::Role::Router),
             Some(Role::Wait(wait)) => wait.run(),
+            Some(Role::Request(request)) => request.run(),
             None => self.run_file(),
         }
     }

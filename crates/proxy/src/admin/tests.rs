@@ -67,6 +67,8 @@ fn listener() -> Arc<Listener> {
         default_chain: None,
         drain: Drain::Default,
         max_connections: None,
+        unmatched: None,
+        notes: Vec::new(),
         fingerprint: 0,
         origin: None,
     })

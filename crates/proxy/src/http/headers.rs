@@ -1,7 +1,9 @@
 //! Headers that the proxy itself reads, adds and takes away (Envoy: `ConnectionManagerUtility`).
 //!
 //! At the edge (`use_remote_address`) nothing a client says about itself is believed: `x-envoy-*` headers go, the
-//! forwarded address and scheme are ours. A private client address is not a reason for trust.
+//! forwarded address and scheme are ours. Elsewhere those go that give a proxy orders (retries, time limits): Envoy takes
+//! them from callers that `internal_address_config` names, which a listener is refused for, so here there are none. A
+//! private client address is not a reason for trust.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -101,9 +103,7 @@ pub fn receive(
     remove_hop_headers(headers, upgrade);
     headers.remove(header::EXPECT);
     let edge = handler.use_remote_address;
-    if edge {
-        remove_internal(headers);
-    }
+    remove_internal(headers, edge);
     headers.remove(X_ENVOY_DECORATOR);
     let tls = connection.downstream.tls.as_ref().is_some_and(|tls| !tls.version.is_empty());
     let own_scheme = if tls { "https" } else { "http" };
@@ -152,11 +152,34 @@ fn check_underscores(handler: &HttpHandler, headers: &mut HeaderMap) -> Result<(
     }
 }
 
-fn remove_internal(headers: &mut HeaderMap) {
+/// What only internal callers may say, after `x-envoy-`.
+const INTERNAL: [&str; 15] = [
+    "internal",
+    "retriable-status-codes",
+    "retriable-header-names",
+    "retry-on",
+    "retry-grpc-on",
+    "max-retries",
+    "upstream-alt-stat-name",
+    "upstream-rq-timeout-ms",
+    "upstream-rq-per-try-timeout-ms",
+    "upstream-rq-timeout-alt-response",
+    "expected-rq-timeout-ms",
+    "force-trace",
+    "ip-tags",
+    "original-url",
+    "hedge-on-per-try-timeout",
+];
+
+/// Removes what the client may not say: at the edge all of Envoy's headers.
+fn remove_internal(headers: &mut HeaderMap, edge: bool) {
+    let is_one = |name: &HeaderName| {
+        let rest = name.as_str().strip_prefix("x-envoy-");
+        rest.is_some_and(|rest| edge || INTERNAL.contains(&rest))
+    };
     // The usual client sends none of them.
-    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        let internal: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with("x-envoy-")).cloned().collect();
+    if headers.keys().any(is_one) {
+        let internal: Vec<HeaderName> = headers.keys().filter(|name| is_one(name)).cloned().collect();
         for name in internal {
             headers.remove(name);
         }

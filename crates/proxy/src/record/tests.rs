@@ -2,7 +2,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method};
 use mizzen_snapshot::http::RouteSource;
-use mizzen_snapshot::listener::{Direction, Drain, Inspect, ListenAddress, LogFormat, LogSink};
+use mizzen_snapshot::listener::{Direction, Drain, Inspect, ListenAddress, LogFilter, LogFormat, LogSink};
 use mizzen_snapshot::{Listener, log_format::ENVOY_DEFAULT};
 use serde_json::json;
 
@@ -21,6 +21,8 @@ fn downstream(direction: Direction) -> Arc<Downstream> {
         default_chain: None,
         drain: Drain::Default,
         max_connections: None,
+        unmatched: None,
+        notes: Vec::new(),
         fingerprint: 0,
         origin: None,
     };
@@ -167,4 +169,23 @@ fn handles_do_not_keep_old_configuration() {
     drop(handler);
     record.sweep(|_| true);
     assert_eq!((read(&record.kept).len(), lock(&record.loggers).len()), (0, 0));
+}
+
+#[test]
+fn a_connection_that_no_filter_chain_matches_is_logged_and_not_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let format = "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS%\n";
+    let log = |flags: &str| AccessLog {
+        sink: LogSink::File(path.clone()),
+        format: LogFormat::Text(Some(format.to_owned())),
+        filters: vec![LogFilter::ResponseFlags(vec![flags.to_owned()])],
+    };
+    let unmatched = Arc::new(Unmatched { access_log: vec![log("NR"), log("UF")] });
+    let record = Record::new(own(), "vm", Secrets::new());
+    record.unmatched(&unmatched, &downstream(Direction::Inbound), SystemTime::now());
+    record.writers.flush();
+    let lines = std::fs::read_to_string(path).unwrap();
+    assert_eq!(lines, "NR filter_chain_not_found 127.0.0.1:5000 127.0.0.1:9080\n");
+    assert_eq!(record.istio.series(), 0);
 }

@@ -439,6 +439,8 @@ pub(crate) fn listener(chain: FilterChain, inspect: Inspect, fingerprint: u64) -
         drain: Drain::Default,
         origin: None,
         max_connections: None,
+        unmatched: None,
+        notes: Vec::new(),
         fingerprint,
     }
 }
