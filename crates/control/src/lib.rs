@@ -34,5 +34,6 @@ mod webhook;
 mod world;
 
 pub use kubernetes::KubernetesError;
+pub use kubernetes::authority::Rotation;
 pub use run::{Bound, ControlConfig, ControlError, KubernetesConfig, Limits, run};
 pub use webhook::WebhookConfig;

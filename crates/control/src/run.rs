@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::admission::Admission;
 use crate::engine::{Engine, Event, Shared};
-use crate::kubernetes::authority::{CaSecrets, Held};
+use crate::kubernetes::authority::{CaSecrets, Held, Rotation};
 use crate::kubernetes::leader::Leading;
 use crate::kubernetes::permissions::Permissions;
 use crate::kubernetes::tokens::TokenReviewer;
@@ -73,6 +73,8 @@ pub struct KubernetesConfig {
     pub cluster_id: String,
     /// What tells this replica from the others: its pod's name.
     pub replica: String,
+    /// When a certificate authority of our own making is renewed.
+    pub rotation: Rotation,
 }
 
 /// What is open at once, over all discovery ports.
@@ -342,7 +344,8 @@ impl Identity {
         let mut kept = None;
         let authority = match (place, &config.state_dir) {
             (Some(place), _) => {
-                let secrets = CaSecrets::new(place, trust_domain.clone());
+                let rotation = config.kubernetes.as_ref().map(|it| it.rotation).unwrap_or_default();
+                let secrets = CaSecrets::new(place, trust_domain.clone(), rotation);
                 let loaded = secrets.open_patiently(shared).await.map_err(KubernetesError::from)?;
                 kept = Some((secrets, loaded.held));
                 loaded.authority

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use mizzen_control::{Bound, ControlConfig, KubernetesConfig, run};
+use mizzen_control::{Bound, ControlConfig, KubernetesConfig, Rotation, run};
 use mizzen_identity::AuthorityPem;
 use mizzen_identity::client::{Config as IdentityConfig, WorkloadIdentity};
 use mizzen_identity::connect::{ControlPlane, RootSource};
@@ -127,6 +127,7 @@ impl Replica {
                 revision: "mizzen-test".to_owned(),
                 cluster_id: "Kubernetes".to_owned(),
                 replica: name.to_owned(),
+                rotation: Rotation::default(),
             }),
             ..ControlConfig::default()
         };

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use mizzen_types::{SpiffeId, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
@@ -130,9 +130,39 @@ pub struct AuthorityPem {
 impl AuthorityPem {
     /// A new self-signed authority.
     pub fn self_signed(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
-        let (certificate, key) = self_signed(trust_domain, now)?;
-        let certificate = certificate.into_bytes();
+        Self::self_signed_for(trust_domain, now, ROOT_TTL)
+    }
+
+    /// The same that is good for so long.
+    pub fn self_signed_for(trust_domain: &TrustDomain, now: SystemTime, ttl: Duration) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate().map_err(|error| AuthorityError::Create(error.to_string()))?;
+        let certificate = root_certificate(&key, trust_domain_name(trust_domain), now, ttl)?.into_bytes();
         Ok(Self { roots: certificate.clone(), certificate, key: key.serialize_pem().into_bytes(), chain: None })
+    }
+
+    /// When a self-signed authority begins and ends; `None` for one whose signer is not the root.
+    pub fn self_signed_validity(&self) -> Option<(SystemTime, SystemTime)> {
+        let signer = certificate::certificates_from_pem(&self.certificate).ok()?.into_iter().next()?;
+        let roots = TrustRoots::from_pem(&self.roots).ok()?;
+        roots.certificates().contains(&signer).then(|| certificate::validity(&signer).ok()).flatten()
+    }
+
+    /// A self-signed authority with a new certificate for its key, under its name. What was signed before is good under the
+    /// new root, and what is signed from now on under the old one: nobody has to be told at the same time. Old roots
+    /// stay trusted until they end.
+    pub fn renewed(&self, now: SystemTime, ttl: Duration) -> Result<Self, AuthorityError> {
+        let create = |error: &dyn std::fmt::Display| AuthorityError::Create(error.to_string());
+        let signer = certificate::certificates_from_pem(&self.certificate).map_err(|error| create(&error))?;
+        let signer = signer.first().ok_or_else(|| create(&"there is no certificate"))?;
+        let (_, parsed) = X509Certificate::from_der(signer).map_err(|error| create(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| create(&error))?;
+        let key = KeyPair::try_from(&key).map_err(|error| create(&error))?;
+        let certificate = root_certificate(&key, same_name(parsed.subject()), now, ttl)?;
+        let old = TrustRoots::from_pem(&self.roots).map_err(|error| create(&error))?;
+        let lasts = |root: &&CertificateDer<'_>| certificate::validity(root).is_ok_and(|(_, end)| end > now);
+        let kept = old.certificates().iter().filter(lasts).map(|root| certificate::certificate_to_pem(root));
+        let roots = std::iter::once(certificate.clone()).chain(kept).collect::<String>();
+        Ok(Self { certificate: certificate.into_bytes(), roots: roots.into_bytes(), ..self.clone() })
     }
 }
 
@@ -409,18 +439,50 @@ pub fn control_plane_names(extra: &[String]) -> Vec<String> {
 }
 
 fn self_signed(trust_domain: &TrustDomain, now: SystemTime) -> Result<(String, KeyPair), AuthorityError> {
-    let create = |error: rcgen::Error| AuthorityError::Create(error.to_string());
-    let key = KeyPair::generate().map_err(create)?;
+    let key = KeyPair::generate().map_err(|error| AuthorityError::Create(error.to_string()))?;
+    let certificate = root_certificate(&key, trust_domain_name(trust_domain), now, ROOT_TTL)?;
+    Ok((certificate, key))
+}
+
+/// Istio's self-signed root has the trust domain as its organisation.
+fn trust_domain_name(trust_domain: &TrustDomain) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, trust_domain.as_str());
+    name
+}
+
+/// A name as another certificate has it, in the same kinds of text: chains are followed by its bytes.
+fn same_name(name: &x509_parser::x509::X509Name<'_>) -> DistinguishedName {
+    use x509_parser::der_parser::asn1_rs::Tag;
+    let mut same = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let Ok(text) = attribute.as_str() else { continue };
+        let kind = attribute.attr_type().iter().map(|arcs| DnType::from_oid(&arcs.collect::<Vec<_>>()));
+        let value = match (attribute.attr_value().tag(), text.try_into()) {
+            (Tag::PrintableString, Ok(text)) => DnValue::PrintableString(text),
+            _ => DnValue::Utf8String(text.to_owned()),
+        };
+        if let Some(kind) = kind {
+            same.push(kind, value);
+        }
+    }
+    same
+}
+
+fn root_certificate(
+    key: &KeyPair,
+    name: DistinguishedName,
+    now: SystemTime,
+    ttl: Duration,
+) -> Result<String, AuthorityError> {
     let mut params = CertificateParams::default();
-    set_validity(&mut params, now - CLOCK_SKEW, now + ROOT_TTL);
+    set_validity(&mut params, now - CLOCK_SKEW, now + ttl);
     params.serial_number = Some(SerialNumber::from_slice(&random_serial()));
-    params.distinguished_name = DistinguishedName::new();
-    // Istio's self-signed root has the trust domain as its organisation.
-    params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
+    params.distinguished_name = name;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let certificate = params.self_signed(&key).map_err(create)?;
-    Ok((certificate::certificate_to_pem(certificate.der()), key))
+    let certificate = params.self_signed(key).map_err(|error| AuthorityError::Create(error.to_string()))?;
+    Ok(certificate::certificate_to_pem(certificate.der()))
 }
 
 /// The public key of a signing request, after its signature and type have been checked.

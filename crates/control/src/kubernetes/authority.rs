@@ -12,9 +12,10 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::watcher;
-use mizzen_identity::ca::AuthorityError;
+use mizzen_identity::ca::{AuthorityError, ROOT_TTL};
 use mizzen_identity::{Authority, AuthorityPem};
 use mizzen_types::TrustDomain;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 
 use super::Place;
@@ -30,6 +31,33 @@ const SELF_SIGNED: &str = "istio-ca-secret";
 const SELF_SIGNED_TYPE: &str = "istio.io/ca-root";
 /// How long after a failure the Secrets are read again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// When the authority of our own making is renewed.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation {
+    /// For how long a new root is good.
+    pub ttl: Duration,
+    /// How often it is looked.
+    pub check: Duration,
+    /// A root is renewed when this share of its time is left, in percent.
+    pub grace_percent: u8,
+}
+
+impl Default for Rotation {
+    /// Istio's: ten years, looked at hourly, renewed two years before the end.
+    fn default() -> Self {
+        Self { ttl: ROOT_TTL, check: Duration::from_secs(3600), grace_percent: 20 }
+    }
+}
+
+impl Rotation {
+    fn is_due(&self, pem: &AuthorityPem, now: SystemTime) -> bool {
+        let Some((begin, end)) = pem.self_signed_validity() else { return false };
+        let whole = end.duration_since(begin).unwrap_or_default();
+        let left = end.duration_since(now).unwrap_or_default();
+        left <= whole.mul_f64(f64::from(self.grace_percent.min(100)) / 100.0)
+    }
+}
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +90,13 @@ pub(crate) struct CaSecrets {
     api: Api<Secret>,
     namespace: String,
     trust_domain: TrustDomain,
+    rotation: Rotation,
 }
 
 impl CaSecrets {
-    pub(crate) fn new(place: &Place, trust_domain: TrustDomain) -> Self {
+    pub(crate) fn new(place: &Place, trust_domain: TrustDomain, rotation: Rotation) -> Self {
         let api = Api::namespaced(place.client.clone(), &place.namespace);
-        Self { api, namespace: place.namespace.clone(), trust_domain }
+        Self { api, namespace: place.namespace.clone(), trust_domain, rotation }
     }
 
     /// Reads the authority; makes one when there is none. Of several replicas that make one at once, the first one's
@@ -76,7 +105,7 @@ impl CaSecrets {
         if let Some(held) = self.read().await? {
             return self.load(held);
         }
-        let pem = AuthorityPem::self_signed(&self.trust_domain, SystemTime::now())?;
+        let pem = AuthorityPem::self_signed_for(&self.trust_domain, SystemTime::now(), self.rotation.ttl)?;
         match in_time(self.api.create(&PostParams::default(), &self_signed(&pem))).await {
             Ok(_) => {
                 tracing::info!(secret = self.path(SELF_SIGNED), "a certificate authority is made");
@@ -135,9 +164,21 @@ impl CaSecrets {
             events.map(drop)
         };
         let mut events = pin!(one(PLUG_IN).merge(one(SELF_SIGNED)));
+        let mut check = tokio::time::interval(self.rotation.check.max(Duration::from_secs(1)));
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if events.next().await.is_none() {
-                return;
+            tokio::select! {
+                event = events.next() => if event.is_none() {
+                    return;
+                },
+                _ = check.tick() => {
+                    if leading.now()
+                        && let Err(error) = self.rotate(&held).await
+                    {
+                        tracing::error!(%error, "the certificate authority's root is not renewed; trying again");
+                    }
+                    continue;
+                }
             }
             while let Err(error) = self.refresh(&mut held, leading, &take).await {
                 tracing::error!(%error, "the certificate authority is not replaced; the last good one stays in force");
@@ -147,6 +188,34 @@ impl CaSecrets {
                 }
                 tokio::time::sleep(RETRY).await;
             }
+        }
+    }
+
+    /// Renews the root of our own making when its end is near. The Secret comes back as an event, here and in all replicas.
+    async fn rotate(&self, held: &Held) -> Result<(), CaError> {
+        let now = SystemTime::now();
+        if held.secret != SELF_SIGNED || !self.rotation.is_due(&held.pem, now) {
+            return Ok(());
+        }
+        // What stands there may be newer than what is held.
+        let Some(mut secret) = self.get(SELF_SIGNED).await? else { return Ok(()) };
+        let pem = read(&secret).map_err(|key| CaError::Missing { secret: self.path(SELF_SIGNED), key })?;
+        if !self.rotation.is_due(&pem, now) {
+            return Ok(());
+        }
+        let renewed = pem.renewed(now, self.rotation.ttl)?;
+        secret.data.get_or_insert_default().extend(entries(&renewed));
+        // Fails when somebody else was faster.
+        match in_time(self.api.replace(SELF_SIGNED, &PostParams::default(), &secret)).await {
+            Ok(_) => {
+                tracing::warn!(
+                    secret = self.path(SELF_SIGNED),
+                    "the root of the certificate authority was near its end and is renewed; old and new are trusted"
+                );
+                Ok(())
+            }
+            Err(WriteError::Api(_, 409)) => Ok(()),
+            Err(error) => Err(CaError::Api(self.path(SELF_SIGNED), error)),
         }
     }
 
@@ -204,13 +273,18 @@ fn read(secret: &Secret) -> Result<AuthorityPem, &'static str> {
     Ok(AuthorityPem { chain: of("cert-chain.pem"), certificate, key, roots })
 }
 
-/// The Secret that holds an authority of our own making.
+/// An authority of our own making, as its Secret holds it.
+fn entries(pem: &AuthorityPem) -> [(String, ByteString); 3] {
+    [("ca-cert.pem", &pem.certificate), ("ca-key.pem", &pem.key), ("root-cert.pem", &pem.roots)]
+        .map(|(name, value)| (name.to_owned(), ByteString(value.clone())))
+}
+
+/// The Secret that holds one.
 fn self_signed(pem: &AuthorityPem) -> Secret {
-    let entries = [("ca-cert.pem", &pem.certificate), ("ca-key.pem", &pem.key), ("root-cert.pem", &pem.roots)];
     Secret {
         metadata: ObjectMeta { name: Some(SELF_SIGNED.to_owned()), ..ObjectMeta::default() },
         type_: Some(SELF_SIGNED_TYPE.to_owned()),
-        data: Some(entries.map(|(name, value)| (name.to_owned(), ByteString(value.clone()))).into()),
+        data: Some(entries(pem).into()),
         ..Secret::default()
     }
 }

@@ -66,6 +66,11 @@ impl Leading {
     }
 
     #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self(watch::channel(None).1)
+    }
+
+    #[cfg(test)]
     pub(crate) fn always() -> Self {
         Self(watch::channel(Some(Instant::now() + Duration::from_secs(3600))).1)
     }

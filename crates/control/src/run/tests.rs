@@ -58,6 +58,7 @@ async fn without_an_api_server_the_pages_say_what_is_waited_for() {
             revision: "default".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
             replica: "a".to_owned(),
+            rotation: Rotation::default(),
         }),
         xds_address: any,
         secure_xds_address: any,

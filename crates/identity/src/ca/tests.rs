@@ -179,3 +179,51 @@ fn the_serving_certificate_has_the_control_planes_names() {
     }
     assert!(peer.ips.contains(&"127.77.0.1".parse().unwrap()));
 }
+
+/// Whether a certificate of one authority is good for who trusts another's roots.
+fn is_trusted(signer: &AuthorityPem, trusting: &AuthorityPem, now: SystemTime) -> bool {
+    let place = Path::new("test");
+    let authority = Authority::from_pem(signer, place, TrustDomain::default(), now).unwrap();
+    let leaf = authority.serving_certificate(&["localhost".to_owned()], now).unwrap();
+    let roots = TrustRoots::from_pem(&trusting.roots).unwrap();
+    let (side, at) = (crate::tls::Side::Server, crate::tls::unix_time(now));
+    crate::tls::verify_chain(leaf.leaf(), &leaf.chain()[1..], &roots, side, at).is_ok()
+}
+
+#[test]
+fn a_renewed_root_and_the_old_one_trust_each_others_certificates() {
+    let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
+    let old = AuthorityPem::self_signed_for(&TrustDomain::default(), now, 10 * day).unwrap();
+    let later = now + 9 * day;
+    let new = old.renewed(later, 100 * day).unwrap();
+    assert_ne!(new.certificate, old.certificate);
+    assert_eq!(new.key, old.key);
+    assert!(is_trusted(&new, &old, later), "who knows the old root only");
+    assert!(is_trusted(&old, &new, later), "what was signed before");
+    let end =
+        |pem: &AuthorityPem| pem.self_signed_validity().unwrap().1.duration_since(now).unwrap().as_secs() / 86_400;
+    assert!((9..=10).contains(&end(&old)) && (108..=109).contains(&end(&new)), "{} {}", end(&old), end(&new));
+    let count = |pem: &AuthorityPem| TrustRoots::from_pem(&pem.roots).unwrap().certificates().len();
+    assert_eq!(count(&new), 2, "both are trusted while the old one lasts");
+    let newest = new.renewed(now + 100 * day, 100 * day).unwrap();
+    assert_eq!(count(&newest), 2, "the first one has ended");
+    let stranger = AuthorityPem::self_signed(&TrustDomain::default(), now).unwrap();
+    assert!(!is_trusted(&stranger, &new, later));
+}
+
+#[test]
+fn a_root_of_another_maker_is_renewed_under_the_same_bytes_of_its_name() {
+    let key = KeyPair::generate().unwrap();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, DnValue::PrintableString("cluster.local".try_into().unwrap()));
+    let now = SystemTime::now();
+    let certificate = root_certificate(&key, name, now, ROOT_TTL).unwrap().into_bytes();
+    let roots = certificate.clone();
+    let old = AuthorityPem { certificate, key: key.serialize_pem().into_bytes(), chain: None, roots };
+    let new = old.renewed(now, ROOT_TTL).unwrap();
+    let subject = |pem: &AuthorityPem| {
+        let der = certificate::certificates_from_pem(&pem.certificate).unwrap().remove(0);
+        X509Certificate::from_der(&der).unwrap().1.subject().as_raw().to_vec()
+    };
+    assert_eq!(subject(&new), subject(&old));
+}

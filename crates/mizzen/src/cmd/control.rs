@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use mizzen_control::{Bound, ControlConfig, KubernetesConfig, Limits, WebhookConfig};
+use mizzen_agent::duration;
+use mizzen_control::{Bound, ControlConfig, KubernetesConfig, Limits, Rotation, WebhookConfig};
 
 use super::Output;
 use crate::{logging, signals, terminal};
@@ -46,6 +48,19 @@ pub(crate) struct Control {
     /// What tells this replica of the control plane from the others
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "istiod")]
     replica: String,
+    /// How long a root certificate of the control plane's own making is good
+    #[arg(long, value_name = "DURATION", env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", hide_env_values = true,
+        default_value = "87600h", value_parser = duration::parse)]
+    root_ttl: Duration,
+    /// How often it is looked whether that root is near its end
+    #[arg(long, value_name = "DURATION", env = "CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL", hide_env_values = true,
+        default_value = "1h", value_parser = duration::parse)]
+    root_check_interval: Duration,
+    /// It is renewed when this share of its time is left
+    #[arg(long, value_name = "PERCENT", env = "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
+        hide_env_values = true, default_value_t = Rotation::default().grace_percent,
+        value_parser = clap::value_parser!(u8).range(..=100))]
+    root_grace_percent: u8,
     /// Plaintext xDS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
     xds_address: SocketAddr,
@@ -102,6 +117,11 @@ impl Control {
             revision: self.revision,
             cluster_id: self.cluster_id,
             replica: self.replica,
+            rotation: Rotation {
+                ttl: self.root_ttl,
+                check: self.root_check_interval,
+                grace_percent: self.root_grace_percent,
+            },
         };
         let in_cluster = self.kubernetes.then_some(SocketAddr::from(([0, 0, 0, 0], 15017)));
         let config = ControlConfig {

@@ -22,7 +22,7 @@ fn secret(pem: &AuthorityPem, roots: &[u8]) -> Value {
 }
 
 fn secrets(fake: &Fake) -> CaSecrets {
-    CaSecrets::new(&fake.place("a"), TrustDomain::default())
+    CaSecrets::new(&fake.place("a"), TrustDomain::default(), Rotation::default())
 }
 
 #[tokio::test]
@@ -107,4 +107,37 @@ async fn an_authority_that_was_deleted_is_written_again_by_the_leader() {
     fake.delete(&path);
     fake.until("the Secret", |fake| fake.get(&path).is_some()).await;
     assert_eq!(fake.get(&path).unwrap()["data"], before["data"]);
+}
+
+#[tokio::test]
+async fn a_root_near_its_end_is_renewed_by_the_leader_and_both_are_trusted() {
+    let (fake, path) = (Fake::new(), format!("{SECRETS}/istio-ca-secret"));
+    let hour = Duration::from_secs(3600);
+    // Two hours after its begin a root of two hours has ended for all but the clock's skew.
+    let begun = SystemTime::now() - 2 * hour + Duration::from_secs(600);
+    let old = AuthorityPem::self_signed_for(&TrustDomain::default(), begun, 2 * hour).unwrap();
+    fake.put(&path, secret(&old, &old.roots));
+    let rotation = Rotation { ttl: 100 * hour, check: Duration::from_secs(1), grace_percent: 20 };
+    assert!(rotation.is_due(&old, SystemTime::now()) && !rotation.is_due(&old, begun + hour));
+    let start = |leading: Leading| {
+        let secrets = CaSecrets::new(&fake.place("a"), TrustDomain::default(), rotation);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let into = taken.clone();
+        tokio::spawn(async move {
+            let held = secrets.open().await.unwrap().held;
+            secrets.follow(held, &leading, move |it| into.lock().unwrap().push(it.roots().pem())).await;
+        });
+        taken
+    };
+    let idle = start(Leading::never());
+    tokio::time::sleep(rotation.check * 2).await;
+    assert_eq!(fake.writes("istio-ca-secret"), 0, "only the leader writes");
+    let taken = start(Leading::always());
+    fake.until("the new root here and there", |_| [&taken, &idle].iter().all(|taken| taken.lock().unwrap().len() == 1))
+        .await;
+    let roots = taken.lock().unwrap()[0].clone();
+    assert!(roots.ends_with(std::str::from_utf8(&old.roots).unwrap()), "the old one stays trusted");
+    assert_eq!(roots.matches("BEGIN CERTIFICATE").count(), 2);
+    tokio::time::sleep(rotation.check * 2).await;
+    assert_eq!(fake.writes("istio-ca-secret"), 1, "once");
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -81,4 +83,67 @@ async fn they_go_with_the_webhooks_of_the_revision() {
     let owners = fake.get(&path("shop")).unwrap()["metadata"]["ownerReferences"].clone();
     assert_eq!(owners[0]["uid"], "uid-istio-sidecar-injector", "{owners}");
     assert_eq!(owners[0]["kind"], "MutatingWebhookConfiguration");
+}
+
+fn root() -> String {
+    let made =
+        mizzen_identity::AuthorityPem::self_signed(&mizzen_types::TrustDomain::default(), std::time::SystemTime::now());
+    String::from_utf8(made.unwrap().roots).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_control_planes_with_authorities_of_their_own_do_not_fight() {
+    let fake = Fake::new();
+    namespace(&fake, "shop");
+    let (one, two, three) = (root(), root(), root());
+    let start = |pem: &str| {
+        let (sender, roots) = watch::channel::<Arc<str>>(pem.into());
+        tokio::spawn(distribute(fake.place("a"), roots, Leading::always()));
+        sender
+    };
+    let of_one = start(&one);
+    let holds = |pems: &[&str]| {
+        let wanted: BTreeSet<String> = pems.iter().flat_map(|pem| certificates(pem)).collect();
+        move |fake: &Fake| {
+            said(fake, "shop").is_some_and(|said| certificates(said.as_str().unwrap_or_default()) == wanted)
+        }
+    };
+    fake.until("the first one's", holds(&[&one])).await;
+    let _of_two = start(&two);
+    fake.until("both", holds(&[&one, &two])).await;
+    let writes = fake.writes(&path("shop"));
+    tokio::time::sleep(CONTEST * 5).await;
+    assert_eq!(fake.writes(&path("shop")), writes, "both are content");
+    // What is not the authority of the first one any more goes away.
+    of_one.send_replace(three.as_str().into());
+    fake.until("the new one beside the other", holds(&[&two, &three])).await;
+    // Somebody who knows nothing of this and insists: no race is run with him.
+    let other = root();
+    let insisting = fake.clone();
+    let theirs = other.clone();
+    let task = tokio::spawn(async move {
+        loop {
+            if said(&insisting, "shop").is_none_or(|said| said != theirs) {
+                let mut map = insisting.get(&path("shop")).unwrap();
+                map["data"][KEY] = json!(theirs);
+                insisting.put(&path("shop"), map);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    tokio::time::sleep(CONTEST).await;
+    let writes = fake.writes(&path("shop"));
+    tokio::time::sleep(CONTEST * 5).await;
+    let more = fake.writes(&path("shop")) - writes;
+    assert!((1..=20).contains(&more), "{more} writes in five minutes");
+    task.abort();
+}
+
+#[test]
+fn certificates_are_told_apart_by_what_they_are() {
+    let (one, two) = (root(), root());
+    assert_eq!(certificates(&format!("# a comment\n{one}\n\n{two}")), certificates(&(two.clone() + &one)));
+    assert!(certificates("ONE").is_empty() && certificates("").is_empty());
+    assert_ne!(fingerprint(&one), fingerprint(&two));
+    assert_eq!(fingerprint("ONE"), "unreadable");
 }
