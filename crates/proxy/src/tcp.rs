@@ -222,7 +222,7 @@ async fn dial(
                 if let Some(port) = port_override {
                     address.set_port(port);
                 }
-                upstream.original(address, caller.source(&upstream))
+                upstream.original(address, caller.source(upstream))
             }
             _ => {
                 let ask = PickContext {
@@ -243,7 +243,7 @@ async fn dial(
             cause: exceeded.to_string(),
         })?;
         let client = Some((caller.peer, caller.local));
-        let wish = TlsWish { alpn: None, host: caller.server_name, client, source: caller.source(&upstream) };
+        let wish = TlsWish { alpn: None, host: caller.server_name, client, source: caller.source(upstream) };
         let transport = upstream.transport_for(&host.endpoint);
         let dialled = connect::dial(upstream, &host, transport, wish).await;
         let outcome = match &dialled {

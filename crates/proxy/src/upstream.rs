@@ -37,6 +37,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Time between looks at idle connections; grows while nothing happens.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(16));
 
+/// A destination that a client dialled itself, and the client where the destination sees its address.
+type Original = (SocketAddr, Option<Source>);
+
 /// So many original destinations are remembered whether or not they are used.
 const ORIGINALS: usize = 64;
 
@@ -49,7 +52,7 @@ pub struct Upstream {
     hosts: RefCell<HashMap<PoolKey, Pool>>,
     /// Destinations that clients dialled themselves, while there are connections to them (`ORIGINAL_DST`).
     /// Those who see the client's own address are called over connections for this client alone.
-    originals: RefCell<HashMap<(SocketAddr, Option<Source>), Arc<Host>>>,
+    originals: RefCell<HashMap<Original, Arc<Host>>>,
     /// How many may be remembered before those that nobody uses are forgotten.
     originals_limit: Cell<usize>,
     /// A connection came back or ended: who waits for one may try again.
