@@ -17,13 +17,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ca.proto",
         "istio_alpn.proto",
         "istio_metadata_exchange.proto",
+        "istio_nds.proto",
         "istio_peer_metadata.proto",
         "istio_stats.proto",
         "udpa_typed_struct.proto",
         "xds_typed_struct.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // The same content has to be the same bytes.
+    tonic_prost_build::configure().btree_map(".istio.networking.nds.v1").compile_fds(descriptors)?;
 
     let all = FileDescriptorSet::decode(std::fs::read("descriptors/envoy.bin")?.as_slice())?;
     let target = PathBuf::from(std::env::var("OUT_DIR")?).join("messages.bin");

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
+pub mod dns;
 pub mod duration;
 pub mod files;
 pub mod http;

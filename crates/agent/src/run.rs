@@ -13,6 +13,7 @@ use mizzen_proxy::{Handle, IdentityOptions, Limits, ProxyConfig};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::dns::{self, Dns};
 use crate::settings::Settings;
 use crate::status::{self, Status};
 
@@ -28,6 +29,8 @@ pub struct Started {
 pub enum AgentError {
     #[error(transparent)]
     Proxy(#[from] RunError),
+    #[error("cannot resolve names for the application (ISTIO_META_DNS_CAPTURE) at {addresses}: {source}")]
+    Names { addresses: String, source: io::Error },
     #[error("cannot listen on {address} for the agent: {source}")]
     Port { address: SocketAddr, source: io::Error },
 }
@@ -61,6 +64,11 @@ pub async fn run(
             (Some(handle), Some(port)) => Some(serve_status(handle.clone(), &settings, port).await?),
             _ => None,
         };
+        let names = match (&proxy.handle, &settings.dns) {
+            (Some(handle), Some(dns)) => serve_names(dns, &settings.root, handle).await?,
+            _ => Vec::new(),
+        };
+        let _names: Vec<AbortOnDrop> = names.into_iter().map(AbortOnDrop).collect();
         let (address, task) = status.unzip();
         started(&Started { proxy, status: address });
         let _task = task.map(AbortOnDrop);
@@ -70,6 +78,18 @@ pub async fn run(
         ended = serving => ended.map_err(AgentError::from),
         failed = beside => failed,
     }
+}
+
+async fn serve_names(dns: &Dns, root: &Path, handle: &Handle) -> Result<Vec<JoinHandle<()>>, AgentError> {
+    let file = root.join("etc/resolv.conf");
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| {
+        let reason: &io::Error = &error;
+        tracing::warn!(%reason, file = %file.display(), "names outside of the mesh are not resolved");
+        String::new()
+    });
+    let addresses = || dns.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let started = dns::start(dns, dns::Machine::read(&text), handle).await;
+    started.map_err(|source| AgentError::Names { addresses: addresses(), source })
 }
 
 async fn serve_status(

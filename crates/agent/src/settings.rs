@@ -1,7 +1,7 @@
 //! From [`Inputs`] to everything that a start needs. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use mizzen_proxy::Ending;
 use serde_json::Value;
 
 use crate::bootstrap::{self, Discovery, DiscoveryTls};
+use crate::dns::Dns;
 use crate::duration;
 use crate::inputs::Inputs;
 use crate::node::{self, Facts};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub bootstrap: String,
     /// `None`: without a certificate of its own (plaintext discovery).
     pub identity: Option<IdentityFiles>,
+    /// Where the files of the machine lie.
+    pub root: PathBuf,
     pub state_dir: PathBuf,
     pub ports: Ports,
     pub concurrency: usize,
@@ -52,6 +55,8 @@ pub struct Settings {
     pub scrape: Option<Scrape>,
     /// The pod's main address.
     pub address: Option<IpAddr>,
+    /// The name server beside the proxy, where one is asked for.
+    pub dns: Option<Dns>,
     /// What was asked for and is not obeyed, in words.
     pub notes: Vec<String>,
 }
@@ -133,6 +138,7 @@ pub fn resolve(inputs: &Inputs) -> Result<Settings, SettingsError> {
         node,
         bootstrap,
         identity,
+        root: inputs.root.clone(),
         state_dir: state_dir(inputs, &config),
         ports,
         concurrency: concurrency(inputs, config.concurrency)?,
@@ -140,6 +146,7 @@ pub fn resolve(inputs: &Inputs) -> Result<Settings, SettingsError> {
         ending: ending(inputs, config.termination_drain)?,
         probers: probers::probers(inputs.variable("ISTIO_KUBE_APP_PROBERS"))?,
         scrape: probers::scrape(inputs.variable("ISTIO_PROMETHEUS_ANNOTATIONS"), config.status_port)?,
+        dns: dns(inputs)?,
         address: inputs.variable("INSTANCE_IP").and_then(|text| text.split(',').next()?.trim().parse().ok()),
         notes,
     })
@@ -252,6 +259,27 @@ fn ending(inputs: &Inputs, termination_drain: Duration) -> Result<Ending, Settin
     Ok(Ending::WhenIdle(least))
 }
 
+/// Where names are resolved, if they are (Istio: `ISTIO_META_DNS_CAPTURE`).
+fn dns(inputs: &Inputs) -> Result<Option<Dns>, SettingsError> {
+    const PORT: u16 = 15053;
+    if inputs.variable("ISTIO_META_DNS_CAPTURE").and_then(flag) != Some(true) {
+        return Ok(None);
+    }
+    let both = |port: u16| vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    let addresses = match inputs.variable("DNS_PROXY_ADDR") {
+        None => both(PORT),
+        Some(text) => match text.strip_prefix("localhost:").map(str::parse) {
+            Some(Ok(port)) => both(port),
+            _ => vec![text.parse().map_err(|_| SettingsError::Variable {
+                name: "DNS_PROXY_ADDR",
+                reason: format!("{text:?} is not of the form ADDRESS:PORT"),
+            })?],
+        },
+    };
+    let namespace = inputs.variable("POD_NAMESPACE").unwrap_or("default").to_owned();
+    Ok(Some(Dns { addresses, namespace }))
+}
+
 /// Booleans as Go reads them.
 fn flag(text: &str) -> Option<bool> {
     match text {
@@ -264,12 +292,12 @@ fn flag(text: &str) -> Option<bool> {
 /// Says what is asked for and not done.
 fn not_obeyed(inputs: &Inputs, config: &proxy_config::ProxyConfig, notes: &mut Vec<String>) {
     const SWITCHES: [(&str, &str); 6] = [
-        ("ISTIO_META_DNS_CAPTURE", "names are not resolved by this proxy"),
+        ("ISTIO_META_DNS_AUTO_ALLOCATE", "a ServiceEntry without addresses is given none"),
         ("ISTIO_META_ENABLE_HBONE", "tunnels (HBONE) are not spoken"),
         ("FILE_MOUNTED_CERTS", "certificates come from the certificate authority, not from files"),
         ("PROXY_CONFIG_XDS_AGENT", "proxy configuration is read once, at the start"),
         ("DISABLE_ENVOY", "the proxy always runs"),
-        ("DNS_FORWARD_PARALLEL", "names are not resolved by this proxy"),
+        ("DNS_FORWARD_PARALLEL", "resolvers are asked one after another"),
     ];
     const PATHS: [(&str, &str); 4] = [
         ("PROV_CERT", "the workload proves itself by its token alone"),

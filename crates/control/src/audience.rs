@@ -117,7 +117,7 @@ impl<'a> Touch<'a> {
 
     /// What of it concerns one proxy.
     pub(crate) fn extent(&self, node: &Node) -> Extent {
-        use ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
+        use ResourceType::{Cluster, Endpoint, Listener, NameTable, Route, Secret};
         let Dirty {
             everything,
             services,
@@ -142,15 +142,15 @@ impl<'a> Touch<'a> {
         }
         let mut extent = Extent::default();
         if !services.is_empty() {
-            extent.add(&[Cluster, Listener, Route]);
+            extent.add(&[Cluster, Listener, Route, NameTable]);
         }
         if self.indirect.endpoints_elsewhere {
-            extent.add(&[Cluster, Listener]);
+            extent.add(&[Cluster, Listener, NameTable]);
         }
         if !virtual_services.is_empty() {
             extent.add(&[Route]);
             if self.indirect.rules_import && !router {
-                extent.add(&[Cluster, Listener]);
+                extent.add(&[Cluster, Listener, NameTable]);
             }
             // On gateways the hosts of filter chains may follow from them.
             if router || self.indirect.routes_elsewhere {
@@ -186,7 +186,7 @@ impl<'a> Touch<'a> {
 #[cfg(test)]
 mod tests {
     use mizzen_proto::envoy::config::core::v3::Node as ProtoNode;
-    use mizzen_xds::ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
+    use mizzen_xds::ResourceType::{Cluster, Endpoint, Listener, NameTable, Route, Secret};
 
     use super::*;
 
@@ -222,7 +222,8 @@ mod tests {
         check("router", &Dirty { virtual_services: rules.clone().into(), ..Dirty::default() }, &[Listener, Route]);
         let of_one_host = [Cluster, Listener, Route, Endpoint];
         check("sidecar", &Dirty { destination_rules: rules.into(), ..Dirty::default() }, &of_one_host);
-        check("sidecar", &Dirty { services: [service("reviews")].into(), ..Dirty::default() }, &of_one_host);
+        let of_a_service = [Cluster, Listener, Route, NameTable, Endpoint];
+        check("sidecar", &Dirty { services: [service("reviews")].into(), ..Dirty::default() }, &of_a_service);
         check(
             "sidecar",
             &Dirty { peer_authentications: ["other".into()].into(), ..Dirty::default() },

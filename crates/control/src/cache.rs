@@ -24,6 +24,8 @@ pub(crate) enum Key {
     /// Those of one host.
     ClustersOf(Arc<Scope>, Hostname),
     Routes(Arc<Scope>, Arc<str>),
+    /// The table of names.
+    Names(Arc<Scope>),
     Endpoints(Arc<Scope>, Arc<str>),
     /// Clusters of a service, for all scopes where the same rules hold for it.
     ClustersUnder(Arc<Client>, Arc<Terms>),

@@ -75,6 +75,7 @@ impl Contents {
         match (kind, wanted) {
             (ResourceType::Cluster, wanted) => select(self.clusters(), wanted),
             (ResourceType::Listener, wanted) => select(self.listeners().to_vec(), wanted),
+            (ResourceType::NameTable, wanted) => select(self.names().to_vec(), wanted),
             // These are asked for by name only.
             (_, Wanted::All) => Vec::new(),
             (ResourceType::Endpoint, Wanted::Names(names)) => {
@@ -85,6 +86,15 @@ impl Contents {
             }
             (ResourceType::Secret, Wanted::Names(names)) => names.iter().filter_map(|name| self.secret(name)).collect(),
         }
+    }
+
+    fn names(&self) -> Made {
+        let world = &self.world;
+        // Endpoints of headless services count for clusters as well.
+        let since = world.clusters_since().max(world.listeners_since());
+        self.cache.get(Key::Names(self.scope.clone()), since, world.revision, || {
+            shared([mizzen_translate::name_table(&world.mesh, &self.scope)])
+        })
     }
 
     fn clusters(&mut self) -> Vec<Arc<Resource>> {

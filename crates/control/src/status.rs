@@ -154,6 +154,7 @@ impl ProxyStatus {
                 ResourceType::Listener => "listener",
                 ResourceType::Route => "route",
                 ResourceType::Secret => "secret",
+                ResourceType::NameTable => "name_table",
             };
             let nonce = |moment: &Option<Moment>| moment.as_ref().map(|it| it.nonce.to_string());
             row[format!("{long}_sent")] = json!(nonce(&status.sent));

@@ -29,6 +29,12 @@ pub mod istio_metadata_exchange {
     tonic::include_proto!("envoy.tcp.metadataexchange.config");
 }
 
+/// What a proxy's name server answers from (`istio.networking.nds.v1`).
+#[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod istio_nds {
+    tonic::include_proto!("istio.networking.nds.v1");
+}
+
 /// Istio's exchange of metadata in HTTP headers (`io.istio.http.peer_metadata`).
 #[allow(clippy::all, missing_docs, unreachable_pub, unused_qualifications)]
 pub mod istio_peer_metadata {

@@ -15,10 +15,13 @@ use mizzen_compile::{Bootstrap, Config, Outcome, Refused, Resource, Secret, Upda
 use mizzen_identity::certificate::{Certificate, TrustRoots};
 use mizzen_identity::secrets::{IDENTITY, ROOTS};
 use mizzen_net::memory;
+use mizzen_proto::google::protobuf::value::Kind;
+use mizzen_proto::istio_nds::NameTable;
 use mizzen_snapshot::tls::{CertificateSource, Roots};
 use mizzen_types::{ClusterName, SecretName};
 use mizzen_xds::ResourceType;
 use mizzen_xds::client::{self, Event, Handle, Refusal, Subscription, UpdateId};
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -168,6 +171,9 @@ impl Configurator {
         if bootstrap.listeners_by_ads {
             handle.subscribe(ResourceType::Listener, Subscription::Wildcard);
         }
+        if asks_for_names(bootstrap) {
+            handle.subscribe(ResourceType::NameTable, Subscription::Wildcard);
+        }
         self.subscribe(&handle);
         loop {
             let pause = tokio::time::sleep(self.pause());
@@ -210,6 +216,9 @@ impl Configurator {
 
     fn update(&mut self, handle: &Handle, update: client::Update) {
         let kind = update.kind;
+        if kind == ResourceType::NameTable {
+            return self.names(handle, &update);
+        }
         let first = self.heard.insert(kind);
         self.owed.remove(&kind);
         // What was kept may be out of date: the first answer says all there is.
@@ -241,6 +250,21 @@ impl Configurator {
         }
         if kind != ResourceType::Secret {
             self.keep_at.get_or_insert_with(|| Instant::now() + KEEP_AFTER);
+        }
+    }
+
+    /// The names are nothing that the proxy obeys: they are for the name server beside it.
+    fn names(&self, handle: &Handle, update: &client::Update) {
+        let Some(received) = update.resources.first() else { return handle.accept(update.id) };
+        match NameTable::decode(received.body.clone()) {
+            Ok(table) => {
+                self.shared.names.send_replace(Arc::new(table));
+                handle.accept(update.id);
+            }
+            Err(error) => {
+                let message = format!("no table of names: {error}");
+                handle.refuse(update.id, vec![Refusal { name: received.name.clone(), message }]);
+            }
         }
     }
 
@@ -421,12 +445,23 @@ impl Configurator {
         if let Some(kept) = &self.kept {
             let all = ResourceType::ALL
                 .into_iter()
-                .filter(|kind| *kind != ResourceType::Secret)
+                .filter(|kind| kept::is_kept(*kind))
                 .map(|kind| (kind, self.config.accepted(kind.type_url())));
             if let Err(error) = kept.save(all) {
                 tracing::warn!(%error, "the configuration could not be kept for the next start");
             }
         }
+    }
+}
+
+/// Whether the node says that its names are resolved beside the proxy (Istio: `ISTIO_META_DNS_CAPTURE`).
+fn asks_for_names(bootstrap: &Bootstrap) -> bool {
+    let metadata = bootstrap.node.metadata.as_ref();
+    let value = metadata.and_then(|metadata| metadata.fields.get("DNS_CAPTURE")).and_then(|value| value.kind.as_ref());
+    match value {
+        Some(Kind::BoolValue(on)) => *on,
+        Some(Kind::StringValue(text)) => matches!(text.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE"),
+        _ => false,
     }
 }
 

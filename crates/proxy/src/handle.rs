@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use mizzen_proto::istio_nds::NameTable;
+use tokio::sync::watch;
+
 use crate::admin::{Admin, Order};
 use crate::health::State;
 use crate::stats;
@@ -35,6 +38,11 @@ impl Handle {
     /// All metrics in the Prometheus text format.
     pub fn prometheus(&self) -> String {
         stats::prometheus(&self.admin.shared, &self.admin.record, &self.admin.health)
+    }
+
+    /// The names that the control plane tells; nothing unless the node asks for them.
+    pub fn names(&self) -> watch::Receiver<Arc<NameTable>> {
+        self.admin.shared.names.subscribe()
     }
 
     /// Client connections that are open now.

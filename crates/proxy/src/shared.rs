@@ -8,10 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use mizzen_balance::{Balancer, Time};
 use mizzen_identity::Secrets;
+use mizzen_proto::istio_nds::NameTable;
 use mizzen_snapshot::http::HttpHandler;
 use mizzen_snapshot::listener::Unmatched;
 use mizzen_snapshot::{Cluster, Snapshot};
 use mizzen_types::ClusterName;
+use tokio::sync::watch;
 
 use crate::config::Limits;
 use crate::facts::{Downstream, HttpFacts, TcpFacts};
@@ -29,6 +31,8 @@ pub struct Shared {
     pub drain_time: Duration,
     /// What connections to endpoints are marked with, when they are; set once at the start.
     pub upstream_mark: OnceLock<u32>,
+    /// The names that the name server beside us answers, as the control plane told them.
+    pub names: watch::Sender<Arc<NameTable>>,
     /// Something large was made and let go: free memory may be given back when there is time.
     pub swollen: AtomicBool,
     /// Zero of all [`Time`]s.
@@ -74,6 +78,7 @@ impl Shared {
             limits,
             drain_time,
             upstream_mark: OnceLock::new(),
+            names: watch::Sender::default(),
             swollen: AtomicBool::new(false),
             origin: Instant::now(),
             open: AtomicUsize::new(0),

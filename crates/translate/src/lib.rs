@@ -14,6 +14,7 @@ mod imports;
 mod inbound;
 mod istio;
 mod listener;
+mod name_table;
 pub mod names;
 mod pb;
 mod route;
@@ -26,6 +27,7 @@ pub use cluster::{clusters, fixed_clusters, inbound_clusters, outbound_clusters,
 pub use endpoint::{Called, called, endpoints, endpoints_of};
 pub use imports::{Imported, services};
 pub use listener::listeners;
+pub use name_table::name_table;
 pub use route::{Memo, NoMemo, RoutesOf, route_table, route_table_with};
 pub use secret::{secret, secret_objects};
 pub use view::{Client, Dialect, Interception, ProxyView, Role, Scope, ViewError};
@@ -47,6 +49,7 @@ pub mod type_url {
     pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
     pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
     pub const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    pub const NAME_TABLE: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
     pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 }
 

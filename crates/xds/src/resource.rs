@@ -13,11 +13,14 @@ pub enum ResourceType {
     Listener,
     Route,
     Secret,
+    /// The names that a proxy's own name server answers; one resource.
+    NameTable,
 }
 
 impl ResourceType {
     /// All types, in sending order.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Secret];
+    pub const ALL: [Self; 6] =
+        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Secret, Self::NameTable];
 
     pub const fn type_url(self) -> &'static str {
         match self {
@@ -26,6 +29,7 @@ impl ResourceType {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::NameTable => "type.googleapis.com/istio.networking.nds.v1.NameTable",
         }
     }
 
@@ -41,12 +45,13 @@ impl ResourceType {
             Self::Listener => "lds",
             Self::Route => "rds",
             Self::Secret => "sds",
+            Self::NameTable => "nds",
         }
     }
 
-    /// Whether a first request without names means everything (semantics of LDS and CDS).
+    /// Whether a first request without names means everything (semantics of LDS and CDS, and of the table of names).
     pub const fn is_wildcard(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
+        matches!(self, Self::Cluster | Self::Listener | Self::NameTable)
     }
 
     pub(crate) const fn index(self) -> usize {

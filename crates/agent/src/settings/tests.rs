@@ -259,7 +259,7 @@ fn mistakes_are_named() {
 #[test]
 fn what_is_asked_for_and_not_done_is_said() {
     for (name, value) in [
-        ("ISTIO_META_DNS_CAPTURE", "true"),
+        ("ISTIO_META_DNS_AUTO_ALLOCATE", "true"),
         ("OUTPUT_CERTS", "/etc/certs"),
         ("CA_PROVIDER", "GoogleCA"),
         ("PROXY_CONFIG", r#"{"caCertificatesPem":["x"]}"#),
@@ -268,6 +268,25 @@ fn what_is_asked_for_and_not_done_is_said() {
         assert_eq!(notes.len(), 1, "{name}: {notes:?}");
     }
     assert_eq!(resolve(&with("ISTIO_META_DNS_CAPTURE", "false")).unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn names_are_resolved_where_that_is_asked_for() {
+    let addresses = |inputs: &Inputs| -> Vec<String> {
+        let dns = resolve(inputs).unwrap().dns;
+        dns.map(|dns| dns.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    };
+    assert!(addresses(&pod()).is_empty());
+    let mut inputs = with("ISTIO_META_DNS_CAPTURE", "true");
+    assert_eq!(addresses(&inputs), ["127.0.0.1:15053", "[::1]:15053"]);
+    let bootstrap = resolve(&inputs).unwrap().bootstrap;
+    assert!(bootstrap.contains("\"DNS_CAPTURE\":\"true\""), "the control plane and the proxy are told: {bootstrap}");
+    for (text, wanted) in [("localhost:5353", "127.0.0.1:5353"), ("127.0.0.9:53", "127.0.0.9:53")] {
+        inputs.variables.insert("DNS_PROXY_ADDR".to_owned(), text.to_owned());
+        assert_eq!(addresses(&inputs)[0], wanted);
+    }
+    inputs.variables.insert("DNS_PROXY_ADDR".to_owned(), "here".to_owned());
+    assert!(resolve(&inputs).unwrap_err().to_string().contains("DNS_PROXY_ADDR"));
 }
 
 #[test]

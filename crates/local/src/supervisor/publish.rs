@@ -266,6 +266,13 @@ impl Supervisor {
         for note in &plan.notes {
             self.console.warn(note);
         }
+        for workload in plan.workloads.iter().filter(|workload| self.inner.is_some() && workload.fixed_port.is_some()) {
+            self.console.warn(&format!(
+                "Deployment {}: {} has no effect with --capture netns; the application has to listen on its container's port",
+                workload.key(),
+                crate::plan::PORT_ANNOTATION
+            ));
+        }
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct Init {
     #[arg(short = 'r', long, default_value_t = 133, value_name = "TABLE")]
     istio_inbound_tproxy_route_table: u32,
     /// Catch DNS queries to the servers of /etc/resolv.conf
-    #[arg(long)]
+    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     redirect_dns: bool,
     /// Catch DNS queries to any server
     #[arg(long, requires = "redirect_dns")]

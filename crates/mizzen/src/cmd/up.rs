@@ -19,11 +19,13 @@ use super::local::{self, LocalFlags};
   3. for Istio's Bookinfo images, the built-in application
 The application listens on $HOST:$PORT and sends requests through $http_proxy; one that cannot be told its port says so
 with the annotation mizzen.dev/app-port: \"8000\".
+With --capture netns it listens on its container's port and calls others by their names, as in a cluster.
 
 Examples:
   mizzen up ./manifests
   mizzen up bookinfo.yaml bookinfo-gateway.yaml virtual-service-all-v1.yaml
   mizzen up ./manifests --name shop --gateway-port 9000
+  mizzen up ./manifests --capture netns                programs as they are; see `mizzen exec`
   mizzen up ./manifests --proxy envoy")]
 pub(crate) struct Up {
     /// Manifests, or folders with manifests (*.yaml, *.yml, *.json)

@@ -8,6 +8,7 @@
 
 mod apps;
 mod bed;
+mod dns;
 mod envoy;
 mod mesh;
 
@@ -211,4 +212,33 @@ fn clients_are_seen() {
 #[test]
 fn with_tproxy_applications_see_their_clients() {
     in_namespaces("with_tproxy_applications_see_their_clients", clients_are_seen);
+}
+
+#[test]
+fn names_are_answered_by_the_sidecar() {
+    in_namespaces("names_are_answered_by_the_sidecar", || {
+        let mesh = Mesh::start(&["--redirect-dns", "--capture-all-dns"], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        // What the machine's own resolver says; of the mesh's names it has another opinion.
+        outside.run(|| {
+            dns::server(&[("elsewhere.example", "192.0.2.7"), ("web.default.svc.cluster.local", "192.0.2.8")]);
+        });
+        mesh.ready();
+        let ask = |name: &str| client.call(|| dns::ask("10.66.3.2:53", name));
+        // Once the control plane has told.
+        dns::eventually(|| ask("web.default.svc.cluster.local.") == ["10.96.0.10"]);
+        for name in ["web.", "web.default.", "web.default.svc.", "WEB.default.svc.cluster.local."] {
+            assert_eq!(ask(name), ["10.96.0.10"], "{name}");
+        }
+        assert_eq!(ask("db.default.svc.cluster.local."), ["10.66.2.2"], "a headless service has its pods' addresses");
+        assert_eq!(client.call(|| dns::ask_on_stream("10.66.3.2:53", "web.")), ["10.96.0.10"]);
+        // All others are asked elsewhere, by a user whose queries are not caught.
+        assert_eq!(ask("elsewhere.example."), ["192.0.2.7"]);
+        assert_eq!(client.call(|| dns::ask_on_stream("10.66.3.2:53", "elsewhere.example.")), ["192.0.2.7"]);
+        assert!(ask("nowhere.example.").is_empty());
+        // From outside of the mesh nothing is caught.
+        let direct = outside.call(|| dns::ask("10.66.3.2:53", "web.default.svc.cluster.local."));
+        assert_eq!(direct, ["192.0.2.8"]);
+    });
 }

@@ -53,7 +53,7 @@ impl Mesh {
         mesh.start_control();
         for name in ["client", "server"] {
             mesh.init(mesh.pod(name), init);
-            mesh.start_sidecar(name, &sidecar, init.contains(&"TPROXY"));
+            mesh.start_sidecar(name, &sidecar, init);
         }
         mesh
     }
@@ -133,7 +133,8 @@ impl Mesh {
         }
     }
 
-    fn start_sidecar(&mut self, name: &str, sidecar: &Sidecar, tproxy: bool) {
+    fn start_sidecar(&mut self, name: &str, sidecar: &Sidecar, init: &[&str]) {
+        let (tproxy, dns) = (init.contains(&"TPROXY"), init.contains(&"--redirect-dns"));
         let root = self.path(name);
         let write = |path: &str, text: &str| {
             let path = root.join(path);
@@ -148,6 +149,8 @@ impl Mesh {
         );
         write("etc/istio/pod/labels", &format!("app=\"{name}\"\nsecurity.istio.io/tlsMode=\"istio\"\n"));
         write("etc/istio/proxy/.keep", "");
+        // The pod `outside`.
+        write("etc/resolv.conf", "nameserver 10.66.3.2\nsearch default.svc.cluster.local\n");
         give(&root);
         let as_proxy = if tproxy { Pod::command_as_mighty_proxy } else { Pod::command_as_proxy };
         let mut agent = as_proxy(self.pod(name), &self.binary);
@@ -165,6 +168,7 @@ impl Mesh {
             ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
             ("ISTIO_META_WORKLOAD_NAME", name),
             ("ISTIO_META_INTERCEPTION_MODE", if tproxy { "TPROXY" } else { "REDIRECT" }),
+            ("ISTIO_META_DNS_CAPTURE", if dns { "true" } else { "false" }),
         ] {
             agent.env(name, value);
         }

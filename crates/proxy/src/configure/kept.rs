@@ -17,6 +17,11 @@ pub(super) struct Kept {
     folder: PathBuf,
 }
 
+/// Keys are not written down, and names that are old are worse than none.
+pub(super) fn is_kept(kind: ResourceType) -> bool {
+    !matches!(kind, ResourceType::Secret | ResourceType::NameTable)
+}
+
 impl Kept {
     pub(super) fn new(state_dir: PathBuf) -> Self {
         Self { folder: state_dir.join("xds") }
@@ -29,7 +34,7 @@ impl Kept {
     /// What was kept, in the order in which it is to be applied. A missing file is nothing.
     pub(super) fn load(&self) -> io::Result<Vec<Update>> {
         let mut updates = Vec::new();
-        for kind in ResourceType::ALL.into_iter().filter(|kind| *kind != ResourceType::Secret) {
+        for kind in ResourceType::ALL.into_iter().filter(|kind| is_kept(*kind)) {
             let bytes = match fs::read(self.file(kind)) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -573,7 +573,7 @@ fn what_is_unsubscribed_is_not_sent() {
 fn unknown_types_are_noted_and_harmless() {
     let mut bench = Bench::settled(Mode::Delta);
     bench.request(Request::Delta(DeltaDiscoveryRequest {
-        type_url: "type.googleapis.com/istio.networking.nds.v1.NameTable".to_owned(),
+        type_url: "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig".to_owned(),
         ..Default::default()
     }));
     assert!(bench.advance().is_empty());
