@@ -1,7 +1,7 @@
 //! [`Packed`]: an accepted resource as it came, kept small. Nothing is obeyed from it: it is for dumps, and for the disk.
 //!
-//! The resources of one type resemble one another, so each is compressed (LZ4) against the first one that came. A
-//! thousand clusters that differ in their names then take a tenth of their bytes.
+//! The resources of one type resemble one another, so each is compressed (LZ4) against one that came before. A thousand
+//! clusters that differ in their names then take a tenth of their bytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -84,7 +84,9 @@ impl fmt::Debug for Packed {
 impl Packer {
     pub(crate) fn pack(&mut self, version: &str, body: &[u8]) -> Packed {
         let packed = Packed::new(version, body, self.sample.as_ref());
-        if self.sample.is_none() && (SAMPLE..=REACH).contains(&body.len()) {
+        // Those that are unlike the others come first (Istio: `BlackHoleCluster`). One that its sample was no help for is
+        // the next sample; the old one goes with the last that needs it.
+        if packed.0.bytes.len() * 2 > body.len() && (SAMPLE..=REACH).contains(&body.len()) {
             self.sample = Some(body.into());
         }
         packed
@@ -114,6 +116,8 @@ mod tests {
     #[test]
     fn resources_that_resemble_one_another_take_a_fraction() {
         let mut packer = Packer::default();
+        let other = "something else altogether, which begins the list and is nothing like what follows after it";
+        assert_eq!(packer.pack("v", other.as_bytes()).unpack(), other);
         let packed: Vec<_> = (0..100).map(|number| packer.pack("v", &text(number))).collect();
         let (mut whole, mut kept) = (0, 0);
         for (number, packed) in packed.iter().enumerate() {
