@@ -131,6 +131,9 @@ where
     Known { group, versions, kind, namespaced, read: read_root::<T> }
 }
 
+/// Refuses whatever carries it: by this it is seen from outside whether validation works.
+const ALWAYS_REJECT: &str = "internal.istio.io/webhook-always-reject";
+
 fn read_spec<T>(document: &Node, check: &mut Check) -> Option<Kind>
 where
     T: DeserializeOwned + Default + Validate + Into<Kind>,
@@ -144,6 +147,12 @@ where
                 check.error(code::UNKNOWN_FIELD, format!("`{}` is no field of a resource", key.name), hint);
             });
         }
+    }
+    if document.get("metadata").and_then(|it| it.get("annotations")).and_then(|it| it.get(ALWAYS_REJECT)).is_some() {
+        check.field("metadata.annotations", |check| {
+            let told = format!("the annotation `{ALWAYS_REJECT}` asks for a refusal");
+            check.error(code::NOT_ALLOWED, told, "take the annotation away");
+        });
     }
     let Some(spec) = document.get("spec") else {
         check.missing("spec", "spec:");

@@ -117,6 +117,7 @@ impl Settings {
         if values.pilot.cni.enabled || values.istio_cni.enabled {
             notes.push("pilot.cni.enabled is not obeyed by this release: pods get the init container".to_owned());
         }
+        notes.extend(unused(&written));
         let texts = webhook.templates.iter().chain(&config.templates);
         let templates: BTreeMap<String, Template> =
             texts.map(|(name, text)| (name.clone(), template::read(name, text))).collect();
@@ -170,6 +171,28 @@ impl Settings {
     pub(crate) fn trust_domain(&self) -> &str {
         first(&self.mesh.trust_domain, &self.values.global.trust_domain)
     }
+}
+
+/// Values that Istio's own template reads and ours does not: path, what says nothing, and what happens instead.
+const UNUSED: &[(&str, &[&str], &str)] = &[
+    ("global.mountMtlsCerts", &["false"], "certificates are not written into the pod; they are in the proxy's memory"),
+    ("global.sts.servicePort", &["0"], "there is no token exchange service"),
+    ("global.proxy.enableCoreDump", &["false"], "the proxy leaves no core dumps"),
+    ("global.proxy.tracer", &["", "none"], "traces are not sent"),
+    ("global.caName", &[""], "certificates come from `global.caAddress`, by Istio's protocol"),
+];
+
+/// Says which values are set and change nothing.
+fn unused(values: &Value) -> Vec<String> {
+    let said = |path: &str| {
+        let value = path.split('.').try_fold(values, |value, key| value.get(key))?;
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    };
+    let note = |(path, nothing, instead): &(&str, &[&str], &str)| {
+        let value = said(path).filter(|value| !nothing.contains(&value.as_str()))?;
+        Some(format!("`{path}: {}` is not obeyed by this release: {instead}", crate::pod::shortened(&value)))
+    };
+    UNUSED.iter().filter_map(note).collect()
 }
 
 const VALUES: &str = "the injection values";

@@ -189,3 +189,24 @@ fn the_path_of_the_webhook_is_variables() {
         assert_eq!(found.join(" "), expected, "{path}");
     }
 }
+
+#[test]
+fn values_that_change_nothing_are_told() {
+    let notes = |values: &str| Settings::read(Sources { values, ..Sources::default() }).unwrap().1;
+    assert_eq!(
+        notes(
+            "global: {mountMtlsCerts: false, sts: {servicePort: 0}, proxy: {enableCoreDump: false, tracer: none}, caName: ''}"
+        ),
+        [""; 0]
+    );
+    for (values, told) in [
+        ("global: {mountMtlsCerts: true}", "`global.mountMtlsCerts: true` is not obeyed"),
+        ("global: {sts: {servicePort: 15463}}", "`global.sts.servicePort: 15463` is not obeyed"),
+        ("global: {proxy: {enableCoreDump: true}}", "`global.proxy.enableCoreDump: true` is not obeyed"),
+        ("global: {proxy: {tracer: zipkin}}", "`global.proxy.tracer: zipkin` is not obeyed"),
+        ("global: {caName: GkeWorkloadCertificate}", "`global.caName: GkeWorkloadCertificate` is not obeyed"),
+    ] {
+        let notes = notes(values);
+        assert!(notes.len() == 1 && notes[0].starts_with(told), "{values}: {notes:?}");
+    }
+}

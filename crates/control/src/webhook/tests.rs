@@ -140,6 +140,19 @@ fn a_probe_of_the_webhook_is_refused() {
 }
 
 #[test]
+fn what_asks_for_a_refusal_is_refused() {
+    let object = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+        "metadata": {"name": "s", "namespace": "default", "annotations": {"internal.istio.io/webhook-always-reject": "true"}},
+        "spec": {"hosts": ["a.example.com"], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}]},
+    });
+    let answer = ask(&hooks(), "/validate", &review(("networking.istio.io", "v1", "ServiceEntry"), &object));
+    assert_eq!(answer["response"]["allowed"], false, "{answer}");
+    let message = answer["response"]["status"]["message"].as_str().expect("a message");
+    assert!(message.contains("webhook-always-reject") && message.contains("take the annotation away"), "{message}");
+}
+
+#[test]
 fn unknown_kinds_are_none_of_our_business() {
     for kind in [("example.org", "v1", "Thing"), ("networking.istio.io", "v9", "Gateway")] {
         let object = json!({"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "t"}});
