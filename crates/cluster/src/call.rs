@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::kube::run;
+use crate::kube::{kubectl_with, run};
 use crate::place::Place;
 
 /// What came back.
@@ -39,6 +39,20 @@ pub fn from_pod(namespace: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
     let mut command = Command::new("kubectl");
     command.args(["exec", "-n", namespace, "deploy/client", "-c", "client", "--", "curl"]);
     curl(&mut command, arguments)
+}
+
+/// As [`from_pod`], with `input` on curl's standard input (`--data-binary @-`).
+///
+/// # Errors
+///
+/// As [`from_pod`].
+pub fn from_pod_with(namespace: &str, arguments: &[&str], input: &str) -> anyhow::Result<Answer> {
+    let format = format!("{MARK}%{{http_code}} %{{time_total}}\n");
+    let mut all = vec!["exec", "-i", "-n", namespace, "deploy/client", "-c", "client", "--", "curl"];
+    all.extend(["--silent", "--show-error", "--include", "--max-time", "30", "--write-out", &format]);
+    all.extend(arguments);
+    let text = kubectl_with(&all, input).unwrap_or_else(|error| error.to_string());
+    read(&text).with_context(|| format!("cannot read what curl printed: {text:.300}"))
 }
 
 /// From outside of the cluster.

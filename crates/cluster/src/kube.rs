@@ -121,7 +121,11 @@ fn with_input(arguments: &[&str], manifest: &str) -> anyhow::Result<String> {
     let shown = format!("{command:?}");
     let mut child = command.spawn().with_context(|| format!("cannot start {shown}"))?;
     if let Some(mut input) = child.stdin.take() {
-        input.write_all(manifest.as_bytes())?;
+        match input.write_all(manifest.as_bytes()) {
+            // What ended early says why by itself.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+            _ => {}
+        }
     }
     finish(&shown, &child.wait_with_output()?)
 }
