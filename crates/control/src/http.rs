@@ -27,6 +27,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let debug = Router::new()
         .route("/debug", get(index))
         .route("/version", get(version))
+        // As `istioctl` spells it.
+        .route("//version", get(version))
         .route("/debug/syncz", get(syncz))
         .route("/debug/nodes", get(nodes))
         .route("/debug/positions", get(positions))
@@ -77,7 +79,7 @@ async fn index() -> &'static str {
 
 /// What `istioctl version` asks.
 async fn version() -> Json<Value> {
-    Json(crate::inspect::version())
+    Json(json!({"clientVersion": crate::inspect::version()}))
 }
 
 async fn syncz(State(shared): State<Arc<Shared>>) -> Json<Value> {

@@ -84,8 +84,8 @@ pub(crate) fn version() -> serde_json::Value {
 fn client_config(proxy: &ProxyStatus) -> Any {
     let text = |key: &str| proxy.node.metadata.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
     let cluster = Some(text("CLUSTER_ID")).filter(|text| !text.is_empty()).unwrap_or("Kubernetes");
-    let fields =
-        [("CLUSTER_ID", cluster), ("NAMESPACE", &*proxy.node.namespace), ("ISTIO_VERSION", text("ISTIO_VERSION"))];
+    let version = Some(text("ISTIO_VERSION")).filter(|text| !text.is_empty()).unwrap_or(&proxy.node.version);
+    let fields = [("CLUSTER_ID", cluster), ("NAMESPACE", &*proxy.node.namespace), ("ISTIO_VERSION", version)];
     let field = |(key, text): (&str, &str)| (key.to_owned(), Value { kind: Some(Kind::StringValue(text.to_owned())) });
     let config = ClientConfig {
         node: Some(Node {
