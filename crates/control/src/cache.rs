@@ -6,7 +6,8 @@
 //! memory.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -20,17 +21,43 @@ use crate::metrics::Metrics;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     /// All outbound clusters.
-    Clusters(Arc<Scope>),
+    Clusters(OneScope),
     /// Those of one host.
-    ClustersOf(Arc<Scope>, Hostname),
-    Routes(Arc<Scope>, Arc<str>),
+    ClustersOf(OneScope, Hostname),
+    Routes(OneScope, Arc<str>),
     /// The table of names.
-    Names(Arc<Scope>),
-    Endpoints(Arc<Scope>, Arc<str>),
+    Names(OneScope),
+    Endpoints(OneScope, Arc<str>),
     /// Clusters of a service, for all scopes where the same rules hold for it.
     ClustersUnder(Arc<Client>, Arc<Terms>),
     /// Endpoints of one cluster, likewise.
     EndpointsUnder(Arc<Client>, Arc<Terms>, Arc<str>),
+}
+
+/// A scope that all who have it share: as part of a key it is a pointer.
+#[derive(Debug, Clone)]
+pub(crate) struct OneScope(Arc<Scope>);
+
+impl Deref for OneScope {
+    type Target = Scope;
+
+    fn deref(&self) -> &Scope {
+        &self.0
+    }
+}
+
+impl PartialEq for OneScope {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for OneScope {}
+
+impl Hash for OneScope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// A service and the DestinationRules that hold for calls of it.
@@ -72,6 +99,7 @@ pub(crate) struct Cache {
     held: [Mutex<HashMap<u64, Weak<Resource>>>; SHARDS],
     /// Parts of route tables, and whether they were used since the last sweep.
     routes: [Mutex<HashMap<RoutesOf, (Bytes, bool)>>; SHARDS],
+    scopes: Mutex<HashMap<Scope, Weak<Scope>>>,
     hasher: RandomState,
     metrics: Arc<Metrics>,
 }
@@ -82,9 +110,21 @@ impl Cache {
             shards: Default::default(),
             held: Default::default(),
             routes: Default::default(),
+            scopes: Mutex::default(),
             hasher: RandomState::new(),
             metrics,
         }
+    }
+
+    /// A scope as keys have it.
+    pub(crate) fn scope(&self, scope: Scope) -> OneScope {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = scopes.get(&scope).and_then(Weak::upgrade) {
+            return OneScope(known);
+        }
+        let one = Arc::new(scope.clone());
+        scopes.insert(scope, Arc::downgrade(&one));
+        OneScope(one)
     }
 
     /// The resources as they are at `revision`, when nothing that they depend on changed after `since`. Made outside of
@@ -149,6 +189,9 @@ impl Cache {
             routes.retain(|_, (_, used)| std::mem::replace(used, false));
             routes.shrink_to_fit();
         }
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.retain(|_, scope| scope.strong_count() > 0);
+        drop(scopes);
         for shard in &self.held {
             let mut held = shard.lock().unwrap_or_else(PoisonError::into_inner);
             held.retain(|_, resource| resource.strong_count() > 0);
@@ -175,20 +218,22 @@ impl Memo for Cache {
 mod tests {
     use super::*;
 
-    fn scope(namespace: &str) -> Arc<Scope> {
+    fn scope(cache: &Cache, namespace: &str) -> OneScope {
         let mesh = mizzen_mesh::Mesh::empty();
         let node = format!("sidecar~10.0.0.1~a.{namespace}~{namespace}.svc.cluster.local");
         let view = mizzen_translate::ProxyView::new(&node, &serde_json::json!({}), &mesh).unwrap();
-        Arc::new(view.scope(&mesh))
+        cache.scope(view.scope(&mesh))
     }
 
     #[test]
     fn what_comes_out_the_same_for_two_scopes_is_there_once() {
         let cache = Cache::new(Arc::default());
         let get = |namespace: &str, body: &'static str, revision| {
-            let key = Key::Clusters(scope(namespace));
+            let key = Key::Clusters(scope(&cache, namespace));
             cache.get(key, revision, revision, || vec![Arc::new(Resource::new("c", body))])
         };
+        assert_eq!(scope(&cache, "one"), scope(&cache, "one"));
+        assert_ne!(scope(&cache, "one"), scope(&cache, "two"));
         let (one, two, other) = (get("one", "same", 1), get("two", "same", 1), get("three", "other", 1));
         assert!(Arc::ptr_eq(&one[0], &two[0]) && !Arc::ptr_eq(&one[0], &other[0]));
         // Also when it is made anew, as long as anybody holds it.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use mizzen_mesh::Service;
-use mizzen_translate::{Imported, ProxyView, Scope, names};
+use mizzen_translate::{Imported, ProxyView, names};
 use mizzen_types::Hostname;
 use mizzen_xds::server::Wanted;
 use mizzen_xds::{Resource, ResourceType};
 use serde_json::Value;
 use tonic::Status;
 
-use crate::cache::{Cache, Key, Made, Terms};
+use crate::cache::{Cache, Key, Made, OneScope, Terms};
 use crate::node::Node;
 use crate::world::World;
 
@@ -23,7 +23,7 @@ pub(crate) struct Contents {
     view: ProxyView,
     /// Whether the proxy may be given Secrets.
     secrets: bool,
-    scope: Arc<Scope>,
+    scope: OneScope,
     cache: Arc<Cache>,
     /// Resources of this proxy alone, with the revision they were made from.
     inbound: Option<(u64, Made)>,
@@ -41,7 +41,7 @@ impl Contents {
                 node.name, view.namespace, node.namespace
             )));
         }
-        let scope = Arc::new(view.scope(&world.mesh));
+        let scope = cache.scope(view.scope(&world.mesh));
         let node_id = node.id.clone();
         Ok(Self { node_id, metadata, world, view, secrets, scope, cache, inbound: None, listeners: None })
     }
@@ -62,7 +62,7 @@ impl Contents {
         }
         let scope = self.view.scope(&self.world.mesh);
         if scope != *self.scope {
-            self.scope = Arc::new(scope);
+            self.scope = self.cache.scope(scope);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use mizzen_config::{Change, Kind, Object};
@@ -44,7 +44,11 @@ pub(crate) enum Event {
         complete: bool,
     },
     /// Findings across all objects, of one revision.
-    Analysed(u64, Vec<Finding>),
+    Analysed {
+        revision: u64,
+        findings: Vec<Finding>,
+        took: Duration,
+    },
     /// Stop: end all streams.
     Stop,
 }
@@ -118,9 +122,13 @@ impl Shared {
 }
 
 /// How often unused parts of the cache are dropped.
-const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(60);
 /// How long the configuration must be quiet before it is looked at as a whole.
-const ANALYSE_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
+const ANALYSE_AFTER: Duration = Duration::from_millis(100);
+/// In a large mesh it must be quiet for so many times as long as that took the last time, so that proxies come first.
+const ANALYSE_SHARE: u32 = 10;
+/// But no longer than this.
+const ANALYSE_LATEST: Duration = Duration::from_secs(5);
 
 /// The engine: sole writer of [`Shared`].
 #[derive(Debug)]
@@ -138,6 +146,10 @@ pub(crate) struct Engine {
     waiting: Vec<Change>,
     analysed: u64,
     analyse_at: Option<Instant>,
+    /// How long it must be quiet before that.
+    analyse_after: Duration,
+    /// Something came that findings may depend on.
+    unanalysed: bool,
 }
 
 impl Engine {
@@ -160,6 +172,8 @@ impl Engine {
             waiting: Vec::new(),
             analysed: 0,
             analyse_at: None,
+            analyse_after: ANALYSE_AFTER,
+            unanalysed: false,
         }
     }
 
@@ -231,7 +245,8 @@ impl Engine {
                     self.shared.tell_news();
                 }
             }
-            Event::Analysed(revision, findings) => {
+            Event::Analysed { revision, findings, took } => {
+                self.analyse_after = (took * ANALYSE_SHARE).clamp(ANALYSE_AFTER, ANALYSE_LATEST);
                 if revision >= self.analysed {
                     self.analysed = revision;
                     let reading = self.shared.findings.load().0.clone();
@@ -246,6 +261,12 @@ impl Engine {
 
     fn configure(&mut self, layer: Layer, batch: Batch) {
         let Batch { changes, moved, findings } = self.layers.take(layer, batch);
+        // Findings across objects are of what is written, not of where pods are.
+        let written = |change: &Change| &*key_of(change).kind != "EndpointSlice";
+        if !moved.is_empty() || changes.iter().any(written) {
+            self.unanalysed = true;
+            self.analyse_at = Some(now() + self.analyse_after);
+        }
         let mut objects = (**self.shared.objects.load()).clone();
         {
             let mut progress = self.shared.progress();
@@ -277,7 +298,6 @@ impl Engine {
             self.shared.findings.store(Arc::new((findings, across.clone())));
         }
         self.shared.tell_news();
-        self.analyse_at = Some(now() + ANALYSE_AFTER);
         let first = self.awaited.iter().position(|awaited| *awaited == layer).map(|at| self.awaited.remove(at));
         if first.is_some() || !changes.is_empty() {
             self.waiting.extend(changes);
@@ -351,7 +371,9 @@ impl Engine {
             "configuration applied"
         );
         self.debounce.applied(now(), took);
-        self.analyse_at = Some(now() + ANALYSE_AFTER);
+        if self.unanalysed {
+            self.analyse_at = Some(now() + self.analyse_after);
+        }
         self.ready();
     }
 
@@ -365,15 +387,24 @@ impl Engine {
     /// Looks at all objects together, aside from the loop.
     fn analyse(&mut self) {
         self.analyse_at = None;
+        self.unanalysed = false;
         let world = self.shared.world.load_full();
         let objects: Vec<Arc<Object>> = self.shared.objects.load().values().cloned().collect();
         let back = self.back.clone();
         tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let findings = mizzen_analysis::analyse(&world.mesh, &objects);
             if let Some(back) = back.upgrade() {
-                let _ = back.send(Event::Analysed(world.revision, findings));
+                let _ = back.send(Event::Analysed { revision: world.revision, findings, took: began.elapsed() });
             }
         });
+    }
+}
+
+fn key_of(change: &Change) -> &ObjectKey {
+    match change {
+        Change::Put(object) => &object.key,
+        Change::Delete(key) => key,
     }
 }
 

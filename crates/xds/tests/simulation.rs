@@ -81,7 +81,7 @@ impl World {
             ResourceType::Endpoint => self.endpoints.iter().map(|(name, text)| named(name, text)).collect(),
             ResourceType::Listener => [named(&"listener".to_owned(), &"good".to_owned())].into(),
             ResourceType::Route => [named(&"80".to_owned(), &self.route)].into(),
-            ResourceType::Secret => BTreeMap::new(),
+            ResourceType::Secret | ResourceType::NameTable => BTreeMap::new(),
         };
         messages.into_iter().map(|(name, message)| (name, message.encode_to_vec())).collect()
     }

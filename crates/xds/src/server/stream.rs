@@ -298,14 +298,22 @@ impl Stream {
             return None;
         }
         let asked = watch.asked.take();
-        let mut wanted = asked.clone();
-        if !waits {
-            wanted.merge(watch.dirty.take());
-        }
-        if wanted.is_empty() && !watch.respond {
+        let dirty = if waits { Names::none() } else { watch.dirty.take() };
+        if asked.is_empty() && dirty.is_empty() && !watch.respond {
             return None;
         }
-        let (found, mut missing) = lookup(watch, kind, &wanted, content);
+        let both;
+        let wanted = if dirty.is_empty() {
+            &asked
+        } else if asked.is_empty() {
+            &dirty
+        } else {
+            let mut merged = dirty;
+            merged.merge(asked.clone());
+            both = merged;
+            &both
+        };
+        let (found, mut missing) = lookup(watch, kind, wanted, content);
         if kind == ResourceType::Endpoint {
             for name in &missing {
                 self.warming.remove(name);
