@@ -27,8 +27,14 @@ struct Inner {
 #[derive(Default)]
 pub(crate) struct Packer {
     sample: Option<Arc<[u8]>>,
+    /// How many there were.
+    samples: usize,
 }
 
+/// A sample is good for a message that becomes so many times smaller by it.
+const GAIN: usize = 5;
+/// Where nothing resembles anything there is no use in trying on, and each sample is kept whole.
+const SAMPLES: usize = 16;
 /// LZ4 refers back so far at most.
 const REACH: usize = 64 << 10;
 /// A message that is shorter than this is a bad example of the others.
@@ -86,8 +92,10 @@ impl Packer {
         let packed = Packed::new(version, body, self.sample.as_ref());
         // Those that are unlike the others come first (Istio: `BlackHoleCluster`). One that its sample was no help for is
         // the next sample; the old one goes with the last that needs it.
-        if packed.0.bytes.len() * 2 > body.len() && (SAMPLE..=REACH).contains(&body.len()) {
+        let helped = packed.0.bytes.len() * GAIN <= body.len();
+        if !helped && self.samples < SAMPLES && (SAMPLE..=REACH).contains(&body.len()) {
             self.sample = Some(body.into());
+            self.samples += 1;
         }
         packed
     }
