@@ -36,8 +36,18 @@ pub struct Listener {
     pub max_connections: Option<u32>,
     /// The resource that asked for it, as far as the listener's metadata tells.
     pub origin: Option<Origin>,
+    /// Where connections are logged that no filter chain matches.
+    pub unmatched: Option<Arc<Unmatched>>,
+    /// What was asked for and is passed over, in words: nothing that decides on traffic.
+    pub notes: Vec<String>,
     /// Fingerprint of the resource it was compiled from: equal fingerprints behave equally.
     pub fingerprint: u64,
+}
+
+/// Connections that were closed because no filter chain matches.
+#[derive(Debug)]
+pub struct Unmatched {
+    pub access_log: Vec<AccessLog>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -227,6 +227,8 @@ fn explained(authority: &str, path: &str) -> Explanation {
         default_chain: None,
         drain: Drain::Default,
         max_connections: None,
+        unmatched: None,
+        notes: Vec::new(),
         origin: None,
         fingerprint: 0,
     };

@@ -30,6 +30,8 @@ fn listener(chains: Vec<Arc<FilterChain>>) -> Listener {
         default_chain: Some(chain("default", ChainMatch::default())),
         drain: Drain::Default,
         max_connections: None,
+        unmatched: None,
+        notes: Vec::new(),
         origin: None,
         fingerprint: 0,
     }
