@@ -1,4 +1,5 @@
-# What `cargo xtask image` writes without a container engine, for those who have one.
+# What `cargo xtask image` writes without a container engine, for those who have one; `image/Dockerfile` takes a program that
+# is built already.
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake ca-certificates && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -9,9 +10,7 @@ RUN target="$(uname -m)-unknown-linux-gnu" \
     && mkdir -p /root-fs/usr/local/bin /root-fs/etc/ssl/certs /root-fs/tmp && chmod 1777 /root-fs/tmp \
     && cp "target/$target/release/mizzen" /root-fs/usr/local/bin/ \
     && cp /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/certs/ \
-    && printf 'root:x:0:0:root:/:/sbin/nologin\napp:x:1000:1000:app:/:/sbin/nologin\nistio-proxy:x:1337:1337:istio-proxy:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n' > /root-fs/etc/passwd \
-    && printf 'root:x:0:\napp:x:1000:\nistio-proxy:x:1337:\nnogroup:x:65534:\n' > /root-fs/etc/group \
-    && printf 'passwd: files\ngroup: files\nhosts: files dns\n' > /root-fs/etc/nsswitch.conf
+    && cp image/etc/passwd image/etc/group image/etc/nsswitch.conf /root-fs/etc/
 
 # One Bookinfo service: `docker build --target bookinfo --build-arg SERVICE=reviews --build-arg VERSION=v3 .`
 FROM scratch AS bookinfo

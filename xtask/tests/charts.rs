@@ -154,6 +154,35 @@ fn injection_takes_its_settings() {
     );
 }
 
+/// `global.logAsJson` and `global.logging.level` reach the control plane and, through injection, every proxy.
+#[test]
+fn logging_is_as_the_values_say() {
+    let Some(helm) = helm_or_skip("logging_is_as_the_values_say") else { return };
+    let arguments = |set: &[&str]| {
+        let rendered = helm.template("control", "istio", "istio-system", set).unwrap();
+        let own = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+        let map = rendered.named("ConfigMap", "istio-sidecar-injector");
+        let text = |key: &str| map["data"][key].as_str().unwrap();
+        let sources = mizzen_inject::Sources {
+            values: text("values"),
+            config: text("config"),
+            native: true,
+            ..Default::default()
+        };
+        let (settings, _) = mizzen_inject::Settings::read(sources).unwrap();
+        let pod = json!({"metadata": {"name": "app"}, "spec": {"containers": [{"name": "app", "image": "app"}]}});
+        match mizzen_inject::inject(&settings, &mizzen_inject::Request::new(&pod, "default")).unwrap() {
+            mizzen_inject::Decision::Injected(injected) => (own, injected.pod.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (control, pod) = arguments(&[]);
+    assert!(!control.contains("log_as_json") && !pod.contains("log_as_json"), "{control}");
+    let (control, pod) = arguments(&["global.logAsJson=true", "global.logging.level=default:debug"]);
+    assert!(control.contains("\"--log-level=debug\",\"--log_as_json\""), "{control}");
+    assert!(pod.contains("\"--log_as_json\"") && pod.contains("--log_output_level=default:debug"), "{pod}");
+}
+
 #[test]
 fn the_definitions_are_all_there_and_can_be_left_out() {
     let Some(helm) = helm_or_skip("the_definitions_are_all_there_and_can_be_left_out") else { return };

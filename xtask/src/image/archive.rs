@@ -11,6 +11,8 @@ use super::layer::{Layer, append, digest};
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// The same input gives the same bytes, whenever.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What one image is started with.
@@ -60,10 +62,12 @@ impl Archive {
             "org.opencontainers.image.version": VERSION,
             "org.opencontainers.image.licenses": "Apache-2.0",
         });
+        // Some readers want to know of each layer when it was made.
+        let step = json!({ "created": EPOCH, "created_by": "cargo xtask image" });
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
-            "created": "1970-01-01T00:00:00Z",
+            "created": EPOCH,
             "config": {
                 "User": image.user,
                 "Env": ["PATH=/usr/local/bin"],
@@ -72,7 +76,7 @@ impl Archive {
                 "Labels": labels,
             },
             "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
-            "history": self.diff_ids.iter().map(|_| json!({ "created_by": "cargo xtask image" })).collect::<Value>(),
+            "history": self.diff_ids.iter().map(|_| step.clone()).collect::<Value>(),
         });
         let config = self.blob(CONFIG, serde_json::to_vec(&config)?);
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": self.layers });

@@ -9,18 +9,10 @@ use tar::{Builder, EntryType, Header};
 
 use super::CA_BUNDLE;
 
-const PASSWD: &str = "root:x:0:0:root:/:/sbin/nologin
-app:x:1000:1000:app:/:/sbin/nologin
-istio-proxy:x:1337:1337:istio-proxy:/:/sbin/nologin
-nobody:x:65534:65534:nobody:/:/sbin/nologin
-";
-const GROUP: &str = "root:x:0:
-app:x:1000:
-istio-proxy:x:1337:
-nogroup:x:65534:
-";
+const PASSWD: &str = include_str!("../../../image/etc/passwd");
+const GROUP: &str = include_str!("../../../image/etc/group");
 /// Without it, glibc would ask services that are not in a static program.
-const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+const NSSWITCH: &str = include_str!("../../../image/etc/nsswitch.conf");
 
 /// One layer, compressed, with the two names that it has: of its content, and of what is in the archive.
 #[derive(Debug)]

@@ -103,6 +103,9 @@ pub(crate) struct Control {
     /// error, warn, info, debug, trace, or a filter such as `info,mizzen_xds=debug`
     #[arg(long, default_value = "info", env = "MIZZEN_LOG")]
     log_level: String,
+    /// Log to stdout, a JSON object a line
+    #[arg(long = "log_as_json")]
+    log_as_json: bool,
     /// How the addresses are printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -110,7 +113,8 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        logging::start(&without_library(&self.log_level))?;
+        let level = without_library(&self.log_level);
+        if self.log_as_json { logging::start_in_container(&level, true) } else { logging::start(&level) }?;
         let kubernetes = KubernetesConfig {
             kubeconfig: self.kubeconfig,
             namespace: self.namespace,
