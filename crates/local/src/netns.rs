@@ -24,7 +24,7 @@ pub mod range;
 mod relay;
 pub(crate) mod sandbox;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use arc_swap::ArcSwap;
 use mizzen_dns::{Forwarder, Table};
 
 use crate::instance::{Instance, Role};
-use crate::network::{ADMIN_PORT, HEALTH_PORT, SECURE_XDS_PORT, STATS_PORT, XDS_PORT};
+use crate::network::{ADMIN_PORT, HEALTH_PORT, SECURE_XDS_PORT, STATS_PORT};
 use crate::process::Starter;
 use crate::state::write_private;
 use range::Ranges;
@@ -56,6 +56,8 @@ pub(crate) struct MeshNetwork {
     names: Arc<ArcSwap<Table>>,
     /// Ports of this machine at which the gateway is reached.
     doors: BTreeMap<u16, Door>,
+    /// Those that cannot be opened, so that it is said once.
+    closed: BTreeSet<u16>,
     /// Number of the next pod's wire.
     wires: u32,
     /// The machine's own files, in the place of which a pod sees others.
@@ -89,15 +91,24 @@ impl MeshNetwork {
         let mut always = Vec::new();
         let out = node.listen((Ipv4Addr::UNSPECIFIED, WAY_OUT).into())?;
         always.push(relays.way_out(out, ranges).map_err(SandboxError::Relay)?);
-        for port in [XDS_PORT, SECURE_XDS_PORT] {
-            let listener = node.listen((ranges.node(), port).into())?;
-            always.push(relays.to_machine(listener, (control, port).into()).map_err(SandboxError::Relay)?);
-        }
+        // Only where every client has to prove who it is.
+        let listener = node.listen((ranges.node(), SECURE_XDS_PORT).into())?;
+        always.push(relays.to_machine(listener, (control, SECURE_XDS_PORT).into()).map_err(SandboxError::Relay)?);
         let at: SocketAddr = (ranges.node(), DNS_PORT).into();
         let forwarder = Forwarder { servers: machine.resolvers(), mark: None };
         let (udp, tcp) = (node.datagrams(at)?, node.listen(at)?);
         always.push(relays.names(udp, tcp, names.clone(), forwarder).map_err(SandboxError::Relay)?);
-        Ok(Self { ranges, node, relays, names, doors: BTreeMap::new(), wires: 0, machine, _always: always })
+        Ok(Self {
+            ranges,
+            node,
+            relays,
+            names,
+            doors: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            wires: 0,
+            machine,
+            _always: always,
+        })
     }
 
     /// Makes the namespace of an instance: its wire, address and files, the rules of capture, and the ports at which this
@@ -154,10 +165,14 @@ impl MeshNetwork {
                 }
             };
             match door {
-                Ok(door) => drop(wanted.insert(port, door)),
-                Err(error) => {
-                    problems.push(format!("cannot listen on {}:{port}: {error}", crate::bootstrap::GATEWAY_BIND))
+                Ok(door) => {
+                    self.closed.remove(&port);
+                    wanted.insert(port, door);
                 }
+                Err(error) if self.closed.insert(port) => {
+                    problems.push(format!("cannot listen on {}:{port}: {error}", crate::bootstrap::GATEWAY_BIND));
+                }
+                Err(_) => {}
             }
         }
         self.doors = wanted;

@@ -123,10 +123,10 @@ fn mizzen(folder: &Path, user: Option<u32>) -> Command {
 
 impl Mesh {
     fn start(folder: &Path, user: Option<u32>) -> Result<Self, String> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut child = mizzen(folder, user)
             .args(["up", "config", "--capture", "netns", "-o", "json", "--name", "namespaces"])
-            .args(["--gateway-port", &port.to_string()])
+            .args(["--gateway-port", &port])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -147,7 +147,8 @@ impl Mesh {
                 }
             }
         });
-        let mut mesh = Self { child, stderr, folder: folder.to_owned(), port, run: Value::Null, user };
+        let mut mesh =
+            Self { child, stderr, folder: folder.to_owned(), port: port.parse().unwrap(), run: Value::Null, user };
         match json.recv_timeout(PATIENCE) {
             Ok(json) => mesh.run = serde_json::from_str(&json).unwrap(),
             Err(_) => return Err(mesh.said()),
@@ -203,6 +204,10 @@ fn lives(id: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let ended = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
     test_kill_process(Pid::from_raw(id).unwrap()).is_ok() && !ended
+}
+
+fn free_port() -> String {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string()
 }
 
 #[track_caller]
@@ -414,6 +419,43 @@ fn leaves_the_mesh(mesh: &Mesh, server: &str) {
     eventually("what is declared is reached", || {
         String::from_utf8_lossy(&mesh.exec("details-v1", &declared).stdout) == "200"
     });
+}
+
+#[test]
+fn where_the_kernel_forbids_it_the_error_says_what_to_do() {
+    let test = "netns::where_the_kernel_forbids_it_the_error_says_what_to_do";
+    if !possible(test, None) {
+        return;
+    }
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    configuration(folder.path(), None);
+    // A user namespace in which there may be no other.
+    let forbid =
+        "echo 0 > /proc/sys/user/max_user_namespaces && echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\"";
+    let output = Command::new("unshare")
+        .args([
+            "-Ur",
+            "sh",
+            "-c",
+            forbid,
+            "sh",
+            MIZZEN,
+            "up",
+            "config",
+            "--capture",
+            "netns",
+            "--gateway-port",
+            &free_port(),
+        ])
+        .current_dir(folder.path())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    for word in ["--capture netns", "run it as root", "user.max_user_namespaces", "leave --capture netns away"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
 }
 
 #[test]

@@ -58,7 +58,9 @@ enum Failure {
 
 impl Failure {
     fn not_permitted(&self) -> bool {
-        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        // The second is what a limit of no namespaces says.
+        let denied =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::StorageFull);
         match self {
             Self::Io(error) | Self::Step { error, .. } | Self::Link(LinkError { error, .. }) => denied(error),
             Self::Rules(error) => matches!(error, ApplyError::NotPermitted { .. }),

@@ -24,7 +24,8 @@ use crate::reaper::Reaper;
 pub enum SandboxError {
     #[error(
         "--capture netns: the kernel does not permit a network namespace ({0}); run it as root; or allow namespaces to \
-         users (sysctl -w kernel.unprivileged_userns_clone=1, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0); \
+         users (sysctl -w kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0, and \
+         user.max_user_namespaces and user.max_net_namespaces above 0); \
          in a container start that with more privilege (CAP_SYS_ADMIN); or leave --capture netns away"
     )]
     NotPermitted(String),
