@@ -238,6 +238,9 @@ impl Engine {
             }
             Event::Observed(id, event) => self.observed(id, &event),
             Event::Settled { id, revision, complete } => {
+                if complete && let Some(proxy) = self.shared.status().proxies.get_mut(&id) {
+                    proxy.settled();
+                }
                 // A proxy that has not asked for everything yet has not got everything.
                 let all = self.shared.status().proxies.get(&id).is_some_and(ProxyStatus::has_asked);
                 if all {

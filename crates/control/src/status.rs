@@ -35,6 +35,8 @@ struct TypeStatus {
     names: usize,
     sent: Option<Moment>,
     acked: Option<Moment>,
+    /// It came back with all that it asks for, so that nothing had to be sent.
+    held: bool,
     /// The last refusal, until a later response is acknowledged.
     refused: Option<Refused>,
     rejects: u64,
@@ -67,6 +69,7 @@ impl TypeStatus {
     fn sync(&self) -> Sync {
         match (&self.sent, &self.acked) {
             (_, _) if self.refused.is_some() => Sync::Refused,
+            (None, _) if self.held => Sync::Synced,
             (None, _) if self.subscribed => Sync::NotSent,
             (None, _) => Sync::Ignored,
             (Some(sent), Some(acked)) if acked.nonce >= sent.nonce => Sync::Synced,
@@ -95,12 +98,20 @@ impl ProxyStatus {
         [ResourceType::Cluster, ResourceType::Listener].into_iter().all(|kind| self.types[position(kind)].subscribed)
     }
 
+    /// It works with all that there is for it now: also with what it was not sent, because it had it.
+    pub(crate) fn settled(&mut self) {
+        for status in &mut self.types {
+            status.held = status.subscribed;
+        }
+    }
+
     pub(crate) fn observe(&mut self, event: &Observed, at: SystemTime) {
         let Some(kind) = kind_of(event) else { return };
         let status = &mut self.types[position(kind)];
         match event {
             Observed::Subscribed { wildcard, names, .. } => {
                 status.subscribed = true;
+                status.held = false;
                 status.wildcard = *wildcard;
                 status.names = *names;
             }
@@ -136,7 +147,7 @@ impl ProxyStatus {
             "proxy": &*self.node.name,
             "proxy_type": self.node.role,
             "proxy_version": self.node.version,
-            "istio_version": self.node.metadata.get("ISTIO_VERSION"),
+            "istio_version": self.node.metadata.get("ISTIO_VERSION").and_then(Value::as_str).unwrap_or(&self.node.version),
             "cluster_id": self.node.metadata.get("CLUSTER_ID").and_then(Value::as_str).unwrap_or("Kubernetes"),
             "node": &*self.node.id,
             "namespace": &*self.node.namespace,

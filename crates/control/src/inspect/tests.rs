@@ -59,6 +59,20 @@ fn the_root_namespace_sees_all_proxies_and_another_its_own() {
 }
 
 #[test]
+fn a_proxy_that_came_back_with_all_that_it_asks_for_is_synced() {
+    let mut proxies = proxies();
+    let proxy = proxies.proxies.get_mut(&StreamId(1)).unwrap();
+    let routes = |proxy: &ProxyStatus| proxy.states().find(|(kind, ..)| *kind == ResourceType::Route).unwrap().1;
+    let subscribed = Observed::Subscribed { kind: ResourceType::Route, wildcard: false, names: 1 };
+    proxy.observe(&subscribed, SystemTime::UNIX_EPOCH);
+    assert_eq!(routes(proxy), Sync::NotSent);
+    proxy.settled();
+    assert_eq!(routes(proxy), Sync::Synced);
+    proxy.observe(&subscribed, SystemTime::UNIX_EPOCH);
+    assert_eq!(routes(proxy), Sync::NotSent, "it may have asked for more");
+}
+
+#[test]
 fn strangers_and_unknown_types_are_refused() {
     assert_eq!(ask(None, SYNCZ, &[]).unwrap_err().code(), tonic::Code::Unauthenticated);
     for (kind, names) in [("istio.io/else", vec![]), (PAGE, vec!["configz".to_owned()]), (PAGE, vec![])] {
