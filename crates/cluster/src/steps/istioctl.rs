@@ -26,7 +26,7 @@ pub(super) fn istioctl(place: &Place, _: &Report) -> anyhow::Result<()> {
         {
             let row = table.lines().find(|line| line.contains(&format!("~{wanted}")));
             let row = row.with_context(|| format!("proxy-status does not list {wanted}:\n{table}"))?;
-            ensure!(row.contains("CDS,LDS,EDS,RDS"), "{row}");
+            ensure!(row.contains("CDS,LDS,EDS"), "{row}");
             ensure!(planes.iter().any(|plane| row.contains(name(plane))), "no replica serves it: {row}");
         }
         let table = istioctl(&["proxy-status", "-v", "1"])?;
