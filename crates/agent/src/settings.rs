@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::bootstrap::{self, Discovery, DiscoveryTls};
 use crate::dns::Dns;
 use crate::duration;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Role};
 use crate::node::{self, Facts};
 use crate::probers::{self, Prober, Scrape};
 use crate::proxy_config::{self, ANNOTATION};
@@ -262,7 +262,8 @@ fn ending(inputs: &Inputs, termination_drain: Duration) -> Result<Ending, Settin
 /// Where names are resolved, if they are (Istio: `ISTIO_META_DNS_CAPTURE`).
 fn dns(inputs: &Inputs) -> Result<Option<Dns>, SettingsError> {
     const PORT: u16 = 15053;
-    if inputs.variable("ISTIO_META_DNS_CAPTURE").and_then(flag) != Some(true) {
+    // A gateway has no application that asks.
+    if inputs.role != Role::Sidecar || inputs.variable("ISTIO_META_DNS_CAPTURE").and_then(flag) != Some(true) {
         return Ok(None);
     }
     let both = |port: u16| vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];

@@ -454,8 +454,11 @@ impl Configurator {
     }
 }
 
-/// Whether the node says that its names are resolved beside the proxy (Istio: `ISTIO_META_DNS_CAPTURE`).
+/// Whether the node says that its names are resolved beside the proxy (Istio: `ISTIO_META_DNS_CAPTURE`); not at gateways.
 fn asks_for_names(bootstrap: &Bootstrap) -> bool {
+    if !bootstrap.node.id.starts_with("sidecar~") {
+        return false;
+    }
     let metadata = bootstrap.node.metadata.as_ref();
     let value = metadata.and_then(|metadata| metadata.fields.get("DNS_CAPTURE")).and_then(|value| value.kind.as_ref());
     match value {

@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::inputs::Role;
 
 /// A pod as injection makes it.
 fn pod() -> Inputs {
@@ -285,6 +284,8 @@ fn names_are_resolved_where_that_is_asked_for() {
         inputs.variables.insert("DNS_PROXY_ADDR".to_owned(), text.to_owned());
         assert_eq!(addresses(&inputs)[0], wanted);
     }
+    let gateway = Inputs { role: Role::Router, ..inputs.clone() };
+    assert!(addresses(&gateway).is_empty());
     inputs.variables.insert("DNS_PROXY_ADDR".to_owned(), "here".to_owned());
     assert!(resolve(&inputs).unwrap_err().to_string().contains("DNS_PROXY_ADDR"));
 }
