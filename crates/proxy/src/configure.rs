@@ -492,3 +492,6 @@ fn read_roots(source: &Roots) -> Result<TrustRoots, String> {
         Roots::None | Roots::System | Roots::Secret(_) => Err("it holds no roots".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;
