@@ -70,7 +70,7 @@ enum Command {
     /// What one proxy has: listeners, routes, clusters, endpoints, certificates
     ProxyConfig(proxy_config::ProxyConfig),
     /// Run a control plane: configuration in, xDS out
-    Control(control::Control),
+    Control(Box<control::Control>),
     /// Run a proxy from an Envoy bootstrap
     Proxy(Box<proxy::Proxy>),
     /// Catch this pod's or machine's traffic: the kernel's rules that send connections to the sidecar

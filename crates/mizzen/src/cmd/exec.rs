@@ -37,7 +37,7 @@ pub(crate) struct Exec {
 impl Exec {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let wanted = Wanted { name: self.name.clone(), control: None, cluster: None, only_cluster: false };
-        let mesh = block_on(async { Ok(Mesh::find(&wanted, &local::state_root()).await?) })?;
+        let mesh = block_on(Mesh::find(&wanted, &local::state_root()))?;
         let instance = target::instance(mesh.run()?, &self.workload)?;
         let sandbox = instance.sandbox.with_context(|| {
             format!("{} has no network namespace of its own; start the mesh with --capture netns", instance.pod)
