@@ -178,7 +178,7 @@ fn measure(binary: &Path, called: Option<usize>, bound: impl Fn(Memory) -> bool)
         write("config/sidecar.yaml", &text);
     }
     let issuer = Issuer::generate(LOCAL_ISSUER).unwrap();
-    write("issuer.pem", &issuer.public_key_pem());
+    write("issuer.pem", issuer.public_key_pem());
     let control = Process::start(
         Command::new(binary)
             .args(["control", "--xds-address", "127.0.0.1:0", "--secure-xds-address", "127.0.0.1:0"])
