@@ -372,7 +372,24 @@ fn mistakes_in_the_environment_are_named() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(word) && !said.contains("panicked"), "{said}");
     }
-    let output = Command::new(MIZZEN).args(["proxy", "sidecar", "--templateFile", "x"]).output().unwrap();
+    let output = Command::new(MIZZEN).args(["proxy", "sidecar", "--templateFil", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--templateFile"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--templateFil"), "{output:?}");
+    // What Istio's own templates may pass is taken; what of it would change something and does not is told.
+    for (argument, told) in [
+        ("--stsPort=15463", Some("--stsPort is not obeyed")),
+        ("--templateFile=/etc/istio/custom-bootstrap/envoy_bootstrap.json", Some("--templateFile is not obeyed")),
+        ("--stsPort=0", None),
+        ("--tokenManagerPlugin=GoogleTokenExchange", None),
+        ("--meshConfig=/etc/istio/config/mesh", None),
+        ("--profiling=false", None),
+    ] {
+        let arguments = ["proxy", "sidecar", "--dry-run", "--domain", "default.svc.cluster.local", argument];
+        let mut command = Command::new(MIZZEN);
+        let output = command.args(arguments).env("INSTANCE_IP", "127.0.0.1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{argument}: {said}");
+        assert_eq!(told.is_some(), said.contains("is not obeyed"), "{argument}: {said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{argument}: {said}");
+    }
 }

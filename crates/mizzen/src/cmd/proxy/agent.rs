@@ -49,6 +49,8 @@ pub(crate) struct Agent {
     /// Name of the service for traces and the node's cluster
     #[arg(long, value_name = "NAME")]
     service_cluster: Option<String>,
+    #[command(flatten)]
+    passed_over: PassedOver,
     /// Folder in which the files of the pod lie
     #[arg(long, value_name = "FOLDER", default_value = "/")]
     root: PathBuf,
@@ -58,6 +60,40 @@ pub(crate) struct Agent {
     /// How the addresses are printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+}
+
+/// Arguments of Istio's that are taken, so that its templates start this proxy too, and change nothing.
+#[derive(Debug, Args)]
+#[command(rename_all = "camelCase")]
+struct PassedOver {
+    #[arg(long, hide = true, value_name = "PORT")]
+    sts_port: Option<u16>,
+    #[arg(long, hide = true, value_name = "NAME")]
+    token_manager_plugin: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    template_file: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    outlier_log_path: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    mesh_config: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOLEAN")]
+    profiling: Option<String>,
+}
+
+impl PassedOver {
+    /// Says which of them were given, and what happens instead.
+    fn notes(&self) -> Vec<String> {
+        let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        [
+            ("stsPort", self.sts_port.is_some_and(|port| port != 0), "there is no token exchange service"),
+            ("templateFile", set(&self.template_file), "the bootstrap is not made from a template"),
+            ("outlierLogPath", set(&self.outlier_log_path), "ejections are in the metrics and in the log"),
+        ]
+        .into_iter()
+        .filter(|(_, given, _)| *given)
+        .map(|(name, _, instead)| format!("--{name} is not obeyed by this release: {instead}"))
+        .collect()
+    }
 }
 
 impl Agent {
@@ -82,7 +118,8 @@ impl Agent {
             processors: machine.processors,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let settings = resolve(&inputs)?;
+        let mut settings = resolve(&inputs)?;
+        settings.notes.extend(self.passed_over.notes());
         if self.dry_run {
             let bootstrap: serde_json::Value = serde_json::from_str(&settings.bootstrap)?;
             terminal::print_json(&bootstrap);
