@@ -16,7 +16,7 @@ const HELP: &str = "\
 cargo xtask test            everything that must hold before a change lands; prints `N passed, N failed, N skipped`
 cargo xtask test --cluster  what a person does on Kubernetes, on the cluster that KUBECONFIG names; it changes that cluster
 cargo xtask test STEP…      only these steps: format, clippy, unit, docs, demo, cluster
-cargo xtask bench control   the control plane with a large mesh and many streams (README, Figures)
+cargo xtask bench control   the control plane with a large mesh and many streams (docs/large-meshes.md)
 cargo xtask bench           our proxy beside Envoy (and nginx, HAProxy) in one run: CPU, latency, memory, ratios, a plot
 cargo xtask envoy           install the stock Envoy that judges us into .cache/envoy
 cargo xtask crds            write charts/base/files/crds.yaml from the types in crates/api
