@@ -1,7 +1,7 @@
 //! Catching traffic: the kernel's rules that send a workload's connections to the proxy beside it.
 //!
 //! [`Options`] say what is wanted (the flags of Istio's `istio-iptables`). [`rules::plan`] makes a typed [`RuleSet`] of
-//! them without touching anything; [`nft`] and [`iptables`] write that down as text, [`netlink`] as messages for the
+//! them without touching anything; [`nft`] and [`iptables`] write that down as text, `netlink` as messages for the
 //! kernel. [`apply()`] puts it in force, replacing what an earlier run left, and [`probe`] checks with real connections.
 //!
 //! [`namespace`] and [`link`] make network namespaces with a wire between them, for workloads that have no machine or

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Nothing of the machine's own network is changed: no interface, route or rule. A namespace lives as long as a process
-//! in it (a [`sandbox`]), and that dies with the supervisor, so there is nothing to clean up after a SIGKILL either.
+//! in it (a sandbox, see [`inside`]), and that dies with the supervisor, so there is nothing to clean up after a SIGKILL either.
 //! Connections cross the border as sockets that were made on its other side: a socket stays in the namespace that it was
 //! made in, whoever holds it. That needs no privilege, and so works in a user namespace as well.
 //!
