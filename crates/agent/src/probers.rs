@@ -92,7 +92,7 @@ fn port(action: &Value) -> Result<u16, String> {
     number.ok_or_else(|| format!("port {given} is no port number"))
 }
 
-/// Reads [`ANNOTATIONS`]. `own` is the agent's port: an application is not asked there.
+/// Reads `ISTIO_PROMETHEUS_ANNOTATIONS`. `own` is the agent's port: an application is not asked there.
 pub fn scrape(text: Option<&str>, own: u16) -> Result<Option<Scrape>, SettingsError> {
     let Some(text) = text else { return Ok(None) };
     let wrong = |reason: String| SettingsError::Variable { name: ANNOTATIONS, reason };
