@@ -305,6 +305,8 @@ impl Key {
 #[derive(Default)]
 struct Selector {
     labels: Vec<(String, String)>,
+    /// Labels that must not be there.
+    without: Vec<String>,
     name: Option<String>,
 }
 
@@ -316,19 +318,24 @@ impl Selector {
         };
         let fields = pairs(parameter(query, "fieldSelector"));
         let name = fields.into_iter().find(|(field, _)| field == "metadata.name").map(|(_, name)| name);
-        Self { labels: pairs(parameter(query, "labelSelector")), name }
+        let labels = parameter(query, "labelSelector");
+        let without = labels.split(',').filter_map(|term| term.strip_prefix('!').map(str::to_owned)).collect();
+        Self { labels: pairs(labels), without, name }
     }
 
     fn selects(&self, object: &Value) -> bool {
         let metadata = &object["metadata"];
         self.name.as_ref().is_none_or(|name| metadata["name"] == **name)
             && self.labels.iter().all(|(key, value)| metadata["labels"][key] == **value)
+            && self.without.iter().all(|key| metadata["labels"].get(key).is_none())
     }
 }
 
 fn parameter(query: &str, name: &str) -> String {
     let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
-    value.map(|(_, value)| value.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/")).unwrap_or_default()
+    value
+        .map(|(_, value)| value.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/").replace("%21", "!"))
+        .unwrap_or_default()
 }
 
 /// The key and subresource of a path.

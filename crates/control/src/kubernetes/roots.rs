@@ -1,7 +1,7 @@
 //! The mesh's roots in every namespace: the ConfigMap `istio-ca-root-cert`, which pods mount to know the control plane by.
 //!
-//! Its owner is the revision's MutatingWebhookConfiguration: when the control plane is uninstalled, Kubernetes takes the
-//! ConfigMaps away too.
+//! Its owners are the MutatingWebhookConfigurations of all revisions: when the last control plane is uninstalled, Kubernetes
+//! takes the ConfigMaps away too, and not before.
 //!
 //! Another control plane with another authority may write the same ConfigMaps. Then neither gives way by overwriting: what was
 //! written once and is changed by somebody else is filled up with our roots, and taken as right when it holds them.
@@ -13,10 +13,10 @@ use std::time::Duration;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::Resource;
+use kube::api::{Api, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 use mizzen_identity::certificate::certificates_from_pem;
 use serde_json::json;
 use tokio::time::Instant;
@@ -41,15 +41,21 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
     let ours = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
     let mut map_events = pin!(follow(maps, ours));
 
-    // Namespaces, and whether they stay; what each ConfigMap says.
+    let hooks = Api::<PartialObjectMeta<MutatingWebhookConfiguration>>::all(place.client.clone());
+    // Those of tags come and go.
+    let lasting = watcher::Config::default().labels("app=sidecar-injector,!istio.io/tag");
+    let mut hook_events = pin!(follow(hooks, lasting));
+
+    // Namespaces, and whether they stay; what each ConfigMap says; the webhooks of all revisions.
     let mut namespaces = Shown::<bool>::default();
     let mut maps = Shown::<Said>::default();
     let mut others = Others::default();
     let mut work = Work::<String>::new(PACE);
     let mut pem = roots.borrow_and_update().clone();
-    let mut owner = None;
+    let mut hooks = Shown::<Option<OwnerReference>>::default();
+    let mut owners: Vec<OwnerReference> = Vec::new();
     loop {
-        let complete = namespaces.is_complete() && maps.is_complete();
+        let complete = namespaces.is_complete() && maps.is_complete() && hooks.is_complete();
         let touched: Vec<String> = tokio::select! {
             event = namespace_events.next() => {
                 let Some(event) = event else { return };
@@ -66,6 +72,16 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
                 }
                 names.into_iter().map(|(namespace, _)| namespace).collect()
             }
+            event = hook_events.next() => {
+                let Some(event) = event else { return };
+                hooks.take(event, |it| it.owner_ref(&()));
+                let found: Vec<_> = hooks.iter().filter_map(|(_, owner)| owner.clone()).collect();
+                // The last ones are kept: a ConfigMap that is written while they go away has to go with them.
+                if !found.is_empty() {
+                    owners = found;
+                }
+                namespaces.iter().map(|((_, name), _)| name.clone()).collect()
+            }
             changed = roots.changed() => {
                 if changed.is_err() {
                     return;
@@ -78,20 +94,20 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
                 let now = Instant::now();
                 if let Some(namespace) = work.take(now) {
                     let stays = namespaces.get(&(String::new(), namespace.clone())) == Some(&true);
-                    let said = maps.get(&(namespace.clone(), CONFIG_MAP.to_owned())).and_then(|it| it.pem.as_deref());
+                    let map = maps.get(&(namespace.clone(), CONFIG_MAP.to_owned()));
+                    let said = map.and_then(|it| it.pem.as_deref());
                     let (wanted, from) = others.wanted(&namespace, said, &pem, now);
+                    let owned = map.is_some_and(|map| owners.iter().all(|owner| map.owners.contains(&owner.uid)));
                     if now < from {
                         work.add_later(namespace, from);
                         continue;
                     }
-                    if leading.now() && stays && said != Some(&*wanted) {
-                        // Once found, it is kept: a ConfigMap that is written while the owner goes away has to go with it.
-                        if owner.is_none() {
-                            owner = find_owner(&place).await;
-                        }
-                        if write(&place, &namespace, &wanted, owner.as_ref(), &mut work).await {
-                            others.wrote(namespace, Instant::now());
-                        }
+                    if leading.now()
+                        && stays
+                        && (said != Some(&*wanted) || !owned)
+                        && write(&place, &namespace, &wanted, &owners, &mut work).await
+                    {
+                        others.wrote(namespace, Instant::now());
                     }
                 }
                 continue;
@@ -106,29 +122,7 @@ pub(crate) async fn distribute(place: Place, mut roots: Roots, leading: Leading)
     }
 }
 
-/// The injection webhooks of this revision, if it has any: what lives as long as the installation does.
-async fn find_owner(place: &Place) -> Option<OwnerReference> {
-    let api = Api::<MutatingWebhookConfiguration>::all(place.client.clone());
-    let ours = ListParams::default().labels(&format!("app=sidecar-injector,istio.io/rev={}", place.revision));
-    let found = match in_time(api.list(&ours)).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(%error, "the webhooks of this revision cannot be read; {CONFIG_MAP} is written without an owner");
-            return None;
-        }
-    };
-    // Tags come and go.
-    let lasting = found.items.into_iter().find(|hooks| !hooks.labels().contains_key("istio.io/tag"))?;
-    lasting.owner_ref(&())
-}
-
-async fn write(
-    place: &Place,
-    namespace: &str,
-    pem: &str,
-    owner: Option<&OwnerReference>,
-    work: &mut Work<String>,
-) -> bool {
+async fn write(place: &Place, namespace: &str, pem: &str, owners: &[OwnerReference], work: &mut Work<String>) -> bool {
     let api = Api::<ConfigMap>::namespaced(place.client.clone(), namespace);
     let mut map = json!({
         "apiVersion": "v1",
@@ -136,8 +130,8 @@ async fn write(
         "metadata": {"name": CONFIG_MAP, "namespace": namespace, "labels": {"istio.io/config": "true"}},
         "data": {KEY: pem},
     });
-    if let Some(owner) = owner {
-        map["metadata"]["ownerReferences"] = json!([owner]);
+    if !owners.is_empty() {
+        map["metadata"]["ownerReferences"] = json!(owners);
     }
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let outcome = in_time(api.patch(CONFIG_MAP, &params, &Patch::Apply(&map))).await;
@@ -163,12 +157,19 @@ struct Said {
     pem: Option<String>,
     /// Who has written it, as the API server keeps book.
     writers: Vec<String>,
+    /// By their uids.
+    owners: BTreeSet<String>,
 }
 
 impl Said {
     fn read(map: ConfigMap) -> Self {
         let managers = map.metadata.managed_fields.into_iter().flatten().filter_map(|entry| entry.manager);
-        Self { pem: map.data.and_then(|mut data| data.remove(KEY)), writers: managers.collect() }
+        let owners = map.metadata.owner_references.into_iter().flatten().map(|owner| owner.uid);
+        Self {
+            pem: map.data.and_then(|mut data| data.remove(KEY)),
+            writers: managers.collect(),
+            owners: owners.collect(),
+        }
     }
 }
 

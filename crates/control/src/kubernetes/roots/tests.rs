@@ -66,23 +66,47 @@ async fn what_is_right_is_not_written_again() {
 }
 
 #[tokio::test]
-async fn they_go_with_the_webhooks_of_the_revision() {
+async fn they_go_with_the_webhooks_of_the_last_revision() {
     let fake = Fake::new();
-    let hooks = |name: &str, extra: Value| {
-        let mut labels = json!({"app": "sidecar-injector", "istio.io/rev": "default"});
+    let path_of = |name: &str| format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
+    let hooks = |revision: &str, extra: Value| {
+        let name = format!("istio-sidecar-injector-{revision}");
+        let mut labels = json!({"app": "sidecar-injector", "istio.io/rev": revision});
         labels.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        let path = format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}");
-        fake.put(&path, json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "labels": labels}}));
+        fake.put(
+            &path_of(&name),
+            json!({"metadata": {"name": name, "uid": format!("uid-{revision}"), "labels": labels}}),
+        );
+        name
     };
-    hooks("a-tag", json!({"istio.io/tag": "stable"}));
-    hooks("istio-sidecar-injector", json!({}));
+    hooks("tag", json!({"istio.io/tag": "stable"}));
+    let first = hooks("one", json!({}));
     namespace(&fake, "shop");
     let (_new_roots, roots) = watch::channel::<Arc<str>>("ONE".into());
     tokio::spawn(distribute(fake.place("a"), roots, Leading::always()));
-    fake.until("the roots", |fake| said(fake, "shop").is_some()).await;
+    let owned_by = |uids: &'static [&'static str]| {
+        move |fake: &Fake| {
+            let map = fake.get(&path("shop")).unwrap_or_default();
+            let owners = map["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+            // References of revisions that have gone are the garbage collector's.
+            let last = owners.len().saturating_sub(uids.len());
+            let has = owners[last..].iter().map(|owner| owner["uid"].as_str().unwrap_or_default());
+            has.eq(uids.iter().copied())
+        }
+    };
+    fake.until("the first revision", owned_by(&["uid-one"])).await;
     let owners = fake.get(&path("shop")).unwrap()["metadata"]["ownerReferences"].clone();
-    assert_eq!(owners[0]["uid"], "uid-istio-sidecar-injector", "{owners}");
-    assert_eq!(owners[0]["kind"], "MutatingWebhookConfiguration");
+    assert_eq!(owners[0]["kind"], "MutatingWebhookConfiguration", "{owners}");
+    // Else the roots would go with the first revision while pods of the second need them.
+    let second = hooks("two", json!({}));
+    fake.until("both revisions", owned_by(&["uid-one", "uid-two"])).await;
+    fake.delete(&path_of(&first));
+    fake.delete(&path("shop"));
+    fake.until("the second revision", owned_by(&["uid-two"])).await;
+    // Written after the last one has gone, they go as well.
+    fake.delete(&path_of(&second));
+    fake.delete(&path("shop"));
+    fake.until("the last one", owned_by(&["uid-two"])).await;
 }
 
 fn root() -> String {
