@@ -16,7 +16,7 @@ use crate::steps::{Counts, cargo, cargo_test, repository};
 
 const IMAGE: &str = concat!("docker.io/mizzen/mizzen:", env!("CARGO_PKG_VERSION"));
 /// The cluster that is brought up is not the one a person may be working with.
-const NAME: &str = "mizzen";
+const NAME: &str = "mztest";
 /// What the programs of a cluster are built in at the longest; otherwise the step is skipped, and says so.
 const BUILD: Duration = Duration::from_secs(22 * 60);
 /// How long after the start of all tests a step on the cluster may still begin.

@@ -147,7 +147,6 @@ fn one(place: &Place, report: &Report, step: &Step) -> Outcome {
         }
         Err(error) => match error.downcast_ref::<Skipped>() {
             Some(Skipped(why)) => {
-                mizzen_testing::skip(step.name, why);
                 println!("test {} ... ignored, {why}\n    {took}", step.name);
                 Outcome::Ignored
             }

@@ -88,6 +88,10 @@ pub(super) fn uninstall(place: &Place, _: &Report) -> anyhow::Result<()> {
 }
 
 fn ours(object: &Value) -> bool {
+    // There the leases of nodes are, whatever they are called.
+    if object.pointer("/metadata/namespace").is_some_and(|namespace| namespace == "kube-node-lease") {
+        return false;
+    }
     let name = name(object);
     name.contains("istio") || name.contains("mizzen")
 }
