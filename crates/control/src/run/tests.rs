@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -36,14 +36,18 @@ async fn until(address: SocketAddr, path: &str, wished: &[&str]) {
     }
 }
 
-async fn free() -> SocketAddr {
-    let (_, address) = serve::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    address
+/// A port that nobody else gets and nobody listens on. Who binds it expressly may still have it.
+fn reserved() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 #[tokio::test]
 async fn without_an_api_server_the_pages_say_what_is_waited_for() {
-    let (api, http) = (free().await, free().await);
+    let ((absent, api), (_http, http)) = (reserved(), reserved());
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -74,7 +78,7 @@ async fn without_an_api_server_the_pages_say_what_is_waited_for() {
     // Somebody is there, but does not let Services be listed.
     let fake = Fake::new();
     fake.hook(|_, path, _| path.ends_with("/services").then(|| crate::kubernetes::fake::failure(500, "away")));
-    let listener = TcpListener::bind(api).await.unwrap();
+    let listener = absent.listen(64).unwrap();
     let serving = fake.listen(listener);
     until(http, "/ready", &["503", "to list: Service"]).await;
     fake.no_hook();
