@@ -13,8 +13,10 @@ mod envoy;
 mod mesh;
 
 use std::net::IpAddr;
+use std::path::Path;
+use std::time::Instant;
 
-use apps::{get, greeting};
+use apps::{PATIENCE, get, greeting, try_get};
 use bed::{Pod, in_namespaces};
 use mesh::{Mesh, Sidecar};
 
@@ -137,6 +139,37 @@ fn what_is_excluded_passes_the_sidecar_by() {
         assert_eq!(outside.call(|| greeting("10.66.2.2:7000")), "hello 127.0.0.6");
         let page = client.call(|| get("10.96.0.10:80", "web"));
         assert_eq!(page.status, 200, "{page:?}");
+    });
+}
+
+#[test]
+fn s38_who_passes_his_sidecar_by_is_refused_by_the_other_one() {
+    in_namespaces("s38_who_passes_his_sidecar_by_is_refused_by_the_other_one", || {
+        let mesh = Mesh::start(&[], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        mesh.ready();
+        // A program that runs as the sidecar's user is not caught: its bytes come in the clear.
+        let past_the_sidecar = |address: &str| {
+            let mut curl = client.command_as_proxy(Path::new("curl"));
+            curl.args(["--silent", "--max-time", "20", "--noproxy", "*", "--write-out", "%{http_code}", "--output"]);
+            let output = curl.arg("/dev/null").arg(format!("http://{address}:8080/")).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let ways = ["10.66.2.2", "[fd66:2::2]"];
+        assert_eq!(ways.map(past_the_sidecar), ["200", "200"], "nobody has demanded mutual TLS yet");
+        mesh.apply(
+            "strict.yaml",
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+             metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: STRICT}}\n",
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while ways.map(past_the_sidecar) != ["000", "000"] {
+            assert!(Instant::now() < deadline, "still answered in the clear: {:#?}", mesh.said());
+        }
+        // Neither are hosts without a sidecar; a caller with one still is.
+        assert!(outside.call(|| try_get("10.66.2.2:8080", "web")).is_err());
+        assert_eq!(client.call(|| get("10.96.0.10:80", "web")).status, 200);
     });
 }
 

@@ -84,6 +84,11 @@ impl Mesh {
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }
 
+    /// Adds configuration to what the control plane watches.
+    pub(crate) fn apply(&self, name: &str, text: &str) {
+        std::fs::write(self.path("config").join(name), text).unwrap();
+    }
+
     /// Waits until both sidecars are ready, and the client's request reaches the server.
     pub(crate) fn ready(&self) {
         let deadline = Instant::now() + PATIENCE;
