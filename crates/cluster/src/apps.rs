@@ -11,11 +11,11 @@ pub const CURL: &str = "docker.io/curlimages/curl:8.10.1";
 /// the path; `grpc` answers health checks. The latter two say that they are ill while `/state/ill` is there.
 const PROGRAM: &str = include_str!("apps/serve.pl");
 
-/// A ConfigMap `serve` with the program.
-pub fn program(namespace: &str) -> String {
+/// A ConfigMap `name` with the program. Steps run side by side and take away what they have applied, so each has one of its own.
+pub fn program(namespace: &str, name: &str) -> String {
     let indented: String = PROGRAM.lines().map(|line| format!("    {line}\n")).collect();
     format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: serve, namespace: {namespace}}}\ndata:\n  serve.pl: |\n{indented}---\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata:\n  serve.pl: |\n{indented}---\n"
     )
 }
 
@@ -26,5 +26,7 @@ pub fn container(name: &str, servers: &str) -> String {
     )
 }
 
-/// The volumes of a pod with such containers, in YAML's flow style.
-pub const VOLUMES: &str = "volumes: [{name: serve, configMap: {name: serve}}, {name: state, emptyDir: {}}]";
+/// The volumes of a pod with such containers, in YAML's flow style; `program` is the name of the ConfigMap.
+pub fn volumes(program: &str) -> String {
+    format!("volumes: [{{name: serve, configMap: {{name: {program}}}}}, {{name: state, emptyDir: {{}}}}]")
+}

@@ -65,30 +65,6 @@ pub fn delete(manifest: &str) -> anyhow::Result<String> {
     with_input(&["delete", "--ignore-not-found", "--wait=false", "-f", "-"], manifest)
 }
 
-/// What a step has applied: deleted when this is dropped, so that the next steps find the mesh as it was.
-#[derive(Debug)]
-pub struct Applied(String);
-
-impl Applied {
-    /// # Errors
-    ///
-    /// As [`apply`].
-    pub fn new(manifest: impl Into<String>) -> anyhow::Result<Self> {
-        // First the guard: what is refused may have come in part.
-        let applied = Self(manifest.into());
-        apply(&applied.0)?;
-        Ok(applied)
-    }
-}
-
-impl Drop for Applied {
-    fn drop(&mut self) {
-        if let Err(error) = delete(&self.0) {
-            println!("left behind: {error:#}");
-        }
-    }
-}
-
 /// Does something when dropped.
 pub struct Undo<F: FnMut() -> anyhow::Result<()>>(pub F);
 

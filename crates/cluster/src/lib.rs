@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod applied;
 pub mod apps;
 pub mod call;
 mod diagnosis;

@@ -4,8 +4,9 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::services::MESHED;
+use crate::applied::Applied;
 use crate::apps::CURL;
-use crate::kube::{Applied, SOON, eventually, get, items, kubectl, list, name, rolled_out, text};
+use crate::kube::{SOON, eventually, get, items, kubectl, list, name, rolled_out, text};
 use crate::place::Place;
 use crate::run::Report;
 

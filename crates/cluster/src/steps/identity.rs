@@ -6,8 +6,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use super::services::MESHED;
+use crate::applied::Applied;
 use crate::apps::CURL;
-use crate::kube::{Applied, SOON, eventually, get, items, kubectl, kubectl_with, list, name, text};
+use crate::kube::{SOON, eventually, get, items, kubectl, kubectl_with, list, name, text};
 use crate::place::Place;
 use crate::run::Report;
 

@@ -3,16 +3,17 @@
 use anyhow::{Context, ensure};
 
 use super::services::MESHED;
+use crate::applied::Applied;
 use crate::apps;
 use crate::call::{from_outside, from_pod};
-use crate::kube::{Applied, SOON, eventually, get, items, kubectl, rolled_out, text};
+use crate::kube::{SOON, eventually, get, items, kubectl, rolled_out, text};
 use crate::place::Place;
 use crate::run::Report;
 
 /// Pods `db-0` and `db-1`. A port's name says its protocol, but for 7001: there the sidecar has to find out, and the server
 /// speaks first.
 fn database() -> String {
-    apps::program(MESHED)
+    apps::program(MESHED, "serve-db")
         + &format!(
             r#"
 apiVersion: v1
@@ -39,7 +40,7 @@ spec:
       {}
 "#,
             apps::container("db", "\"greet:7000\", \"greet:7001\", \"http:8080\""),
-            apps::VOLUMES
+            apps::volumes("serve-db")
         )
 }
 

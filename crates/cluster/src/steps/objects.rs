@@ -3,7 +3,8 @@
 use anyhow::{Context, bail, ensure};
 
 use super::install::image;
-use crate::kube::{Applied, SOON, Undo, eventually, get, helm, kubectl, kubectl_with, text};
+use crate::applied::Applied;
+use crate::kube::{SOON, Undo, eventually, get, helm, kubectl, kubectl_with, text};
 use crate::place::Place;
 use crate::run::Report;
 

@@ -6,7 +6,8 @@ use anyhow::{Context, ensure};
 
 use super::bookinfo::{GATEWAY, page};
 use super::restarts::under_load;
-use crate::kube::{Applied, SOON, apply, eventually, get, items, kubectl, name, rolled_out, run, text};
+use crate::applied::Applied;
+use crate::kube::{SOON, apply, eventually, get, items, kubectl, name, rolled_out, run, text};
 use crate::place::Place;
 use crate::run::{Report, Skipped};
 

@@ -3,8 +3,9 @@
 use anyhow::{Context, ensure};
 
 use super::services::MESHED;
+use crate::applied::Applied;
 use crate::apps;
-use crate::kube::{Applied, SOON, eventually, items, kubectl, list, name, rolled_out, text};
+use crate::kube::{SOON, eventually, items, kubectl, list, name, rolled_out, text};
 use crate::place::Place;
 use crate::run::Report;
 
@@ -31,7 +32,8 @@ fn probed() -> String {
         // Its port is never open.
         container("deaf", "\"http:8083\"", &format!("readinessProbe: {{tcpSocket: {{port: 8084}}, {probe}}}")),
     ];
-    apps::program(MESHED)
+    let volumes = apps::volumes("serve-probed");
+    apps::program(MESHED, "serve-probed")
         + &format!(
             r#"
 apiVersion: security.istio.io/v1
@@ -63,9 +65,9 @@ spec:
       {}
       containers:
 {}"#,
-            apps::VOLUMES,
+            volumes,
             containers[..4].concat(),
-            apps::VOLUMES,
+            volumes,
             containers[4],
         )
 }

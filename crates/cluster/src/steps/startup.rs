@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::services::{MESHED, PLAIN};
+use crate::applied::Applied;
 use crate::apps::CURL;
-use crate::kube::{Applied, kubectl};
+use crate::kube::kubectl;
 use crate::place::Place;
 use crate::run::Report;
 

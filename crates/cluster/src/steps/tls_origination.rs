@@ -5,8 +5,9 @@
 use anyhow::{Context, bail, ensure};
 
 use super::services::{MESHED, PLAIN};
+use crate::applied::Applied;
 use crate::call::{Answer, from_pod};
-use crate::kube::{Applied, SOON, eventually, get, items, kubectl, rolled_out, text};
+use crate::kube::{SOON, eventually, get, items, kubectl, rolled_out, text};
 use crate::pki::{Authority, literal};
 use crate::place::Place;
 use crate::run::Report;
