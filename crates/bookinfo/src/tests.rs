@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use mizzen_testing::ReservedPort;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,12 +19,6 @@ async fn start(config: Config) -> Address {
 
 fn address(socket: SocketAddr) -> Address {
     Address { host: socket.ip().to_string(), port: socket.port() }
-}
-
-/// A port on which nobody listens.
-async fn nobody() -> Address {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    address(listener.local_addr().unwrap())
 }
 
 /// All of Bookinfo, with this version of reviews.
@@ -165,13 +160,15 @@ async fn a_proxy_is_asked_with_the_whole_uri() {
 #[tokio::test]
 async fn a_missing_service_is_told_and_spoils_nothing_else() {
     let details = start(Config::new(Service::Details, "v1")).await;
-    let reviews = start(Config { ratings: nobody().await, ..Config::new(Service::Reviews, "v2") }).await;
+    let reserved = ReservedPort::new();
+    let nobody = || address(reserved.address());
+    let reviews = start(Config { ratings: nobody(), ..Config::new(Service::Reviews, "v2") }).await;
     let page = start(Config { details, reviews, ..Config::new(Service::Productpage, "v1") }).await;
     let (head, body) = get(&page, "/productpage").await;
     assert!(head.starts_with("HTTP/1.1 200"));
     assert!(body.contains("Ratings service is currently unavailable"), "{body}");
 
-    let lonely = Config { details: nobody().await, reviews: nobody().await, ..Config::new(Service::Productpage, "v1") };
+    let lonely = Config { details: nobody(), reviews: nobody(), ..Config::new(Service::Productpage, "v1") };
     let page = start(lonely).await;
     let (head, body) = get(&page, "/productpage").await;
     assert!(head.starts_with("HTTP/1.1 200"), "the page itself is there");

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mizzen_identity::token::{Issuer, LOCAL_ISSUER};
+use mizzen_testing::ReservedPort;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -81,10 +82,6 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 /// Status and everything; status 0 when nobody answers.
 fn ask(at: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
     let asked = || -> std::io::Result<String> {
@@ -134,8 +131,9 @@ struct Pod {
     /// Whether keys may be kept there: the folder lies in memory.
     in_memory: bool,
     /// Where the sidecar takes inbound traffic.
-    mesh_port: u16,
-    status_port: u16,
+    mesh_port: ReservedPort,
+    status_port: ReservedPort,
+    http_proxy_port: ReservedPort,
     app_port: u16,
     control: SocketAddr,
 }
@@ -152,9 +150,9 @@ impl Pod {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).unwrap();
             path
         };
-        let (mesh_port, app_port) = (free_port(), application());
+        let (mesh_port, app_port) = (ReservedPort::new(), application());
         let config = folder("config");
-        std::fs::write(config.join("mesh.yaml"), manifests(mesh_port)).unwrap();
+        std::fs::write(config.join("mesh.yaml"), manifests(mesh_port.port())).unwrap();
         let issuer = Issuer::generate(LOCAL_ISSUER).unwrap();
         let key = root.path().join("issuer.pem");
         std::fs::write(&key, issuer.public_key_pem()).unwrap();
@@ -177,13 +175,14 @@ impl Pod {
         let token = issuer.mint("shop", "web", Duration::from_secs(3600), SystemTime::now()).unwrap();
         std::fs::write(folder("var/run/secrets/tokens").join("istio-token"), token).unwrap();
         let secure = control.address("secureXds");
-        (Self { root, in_memory, mesh_port, status_port: free_port(), app_port, control: secure }, control)
+        let (status_port, http_proxy_port) = (ReservedPort::new(), ReservedPort::new());
+        (Self { root, in_memory, mesh_port, status_port, http_proxy_port, app_port, control: secure }, control)
     }
 
     fn sidecar(&self) -> Process {
-        let (mesh, app) = (self.mesh_port, self.app_port);
+        let (mesh, app) = (self.mesh_port.port(), self.app_port);
         let config = json!({
-            "discoveryAddress": self.control.to_string(), "statusPort": self.status_port, "proxyAdminPort": 0,
+            "discoveryAddress": self.control.to_string(), "statusPort": self.status_port.port(), "proxyAdminPort": 0,
             "terminationDrainDuration": "1s",
         });
         let probers = json!({
@@ -222,7 +221,7 @@ impl Pod {
                 .env("ISTIO_META_INTERCEPTION_MODE", "NONE")
                 .env("ISTIO_META_WORKLOAD_NAME", "web")
                 .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
-                .env("ISTIO_META_HTTP_PROXY_PORT", free_port().to_string())
+                .env("ISTIO_META_HTTP_PROXY_PORT", self.http_proxy_port.port().to_string())
                 .env("ISTIO_META_MIZZEN_BIND", "127.0.0.1")
                 .env("ISTIO_META_MIZZEN_APP", application.to_string())
                 .env("ISTIO_KUBE_APP_PROBERS", probers.to_string())
@@ -231,7 +230,7 @@ impl Pod {
     }
 
     fn inbound(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.mesh_port).into()
+        self.mesh_port.address()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mizzen_testing::ReservedPort;
 use rustix::process::{Pid, Signal, kill_process};
 
 const MIZZEN: &str = env!("CARGO_BIN_EXE_mizzen");
@@ -21,6 +22,7 @@ struct Mesh {
     stderr: mpsc::Receiver<String>,
     folder: tempfile::TempDir,
     port: u16,
+    _reserved: ReservedPort,
     json: String,
 }
 
@@ -33,7 +35,8 @@ impl Mesh {
 
     /// Runs `command` in `folder` with what all tests need.
     fn run(folder: tempfile::TempDir, command: &mut Command, arguments: &[&str]) -> Self {
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.port();
         let mut child = prepared(command, folder.path())
             .args(["-o", "json", "--gateway-port", &port.to_string()])
             .args(arguments)
@@ -55,7 +58,7 @@ impl Mesh {
                 }
             }
         });
-        let mut mesh = Self { child, stderr, folder, port, json: String::new() };
+        let mut mesh = Self { child, stderr, folder, port, _reserved: reserved, json: String::new() };
         match json.recv_timeout(PATIENCE) {
             Ok(json) => mesh.json = json,
             Err(_) => panic!("not ready within {PATIENCE:?}: {:?}", mesh.said()),
@@ -135,11 +138,6 @@ fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
         }
     });
     lines
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-    listener.local_addr().expect("an address").port()
 }
 
 fn get(port: u16, host: &str, path: &str) -> std::io::Result<(u16, String)> {

@@ -10,13 +10,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mizzen_identity::token::{Issuer, LOCAL_ISSUER};
+use mizzen_testing::ReservedPort;
 use serde_json::{Value, json};
 
 /// What has not come about by then does not come about.
@@ -69,10 +70,6 @@ impl Drop for Process {
 struct Memory {
     resident: f64,
     own: f64,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn get(at: SocketAddr, path: &str) -> String {
@@ -162,9 +159,9 @@ fn measure(binary: &Path, called: Option<usize>, bound: impl Fn(Memory) -> bool)
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let port = free_port();
+    let [inbound, admin, http_proxy] = [(); 3].map(|()| ReservedPort::new());
     for first in (0..SERVICES).step_by(100) {
-        let text: String = (first..first + 100).map(|number| service(number, port)).collect();
+        let text: String = (first..first + 100).map(|number| service(number, inbound.port())).collect();
         write(&format!("config/mesh-{first}.yaml"), &text);
     }
     if let Some(called) = called {
@@ -196,8 +193,7 @@ fn measure(binary: &Path, called: Option<usize>, bound: impl Fn(Memory) -> bool)
     write("var/run/secrets/tokens/istio-token", &token);
     write("etc/istio/pod/labels", "app=\"svc-0\"\nversion=\"v1\"\n");
     let address = control.address("secureXds").to_string();
-    let admin = free_port();
-    let config = json!({"discoveryAddress": address, "statusPort": 0, "proxyAdminPort": admin});
+    let config = json!({"discoveryAddress": address, "statusPort": 0, "proxyAdminPort": admin.port()});
     let sidecar = Process::start(
         Command::new(binary)
             .args(["proxy", "sidecar", "--domain", "ns-0.svc.cluster.local", "-o", "json", "--concurrency", "2"])
@@ -215,14 +211,14 @@ fn measure(binary: &Path, called: Option<usize>, bound: impl Fn(Memory) -> bool)
             .env("ISTIO_META_INTERCEPTION_MODE", "NONE")
             .env("ISTIO_META_WORKLOAD_NAME", "svc-0")
             .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
-            .env("ISTIO_META_HTTP_PROXY_PORT", free_port().to_string())
+            .env("ISTIO_META_HTTP_PROXY_PORT", http_proxy.port().to_string())
             .env("ISTIO_META_MIZZEN_BIND", "127.0.0.1"),
     );
     // It has what it is to have: three clusters for each service, and those that every sidecar has.
     let wanted = 3 * called.unwrap_or(SERVICES);
     let begun = Instant::now();
     let clusters = loop {
-        let text = get((Ipv4Addr::LOCALHOST, admin).into(), "/clusters");
+        let text = get(admin.address(), "/clusters");
         let names = text.lines().filter_map(|line| line.split("::").next());
         let count = names.filter(|name| name.starts_with("outbound|")).collect::<BTreeSet<_>>().len();
         if count >= wanted {

@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mizzen_testing::ReservedPort;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -105,6 +106,7 @@ struct Mesh {
     stderr: mpsc::Receiver<String>,
     folder: PathBuf,
     port: u16,
+    _reserved: ReservedPort,
     run: Value,
     user: Option<u32>,
 }
@@ -123,7 +125,8 @@ fn mizzen(folder: &Path, user: Option<u32>) -> Command {
 
 impl Mesh {
     fn start(folder: &Path, user: Option<u32>) -> Result<Self, String> {
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.port().to_string();
         let mut child = mizzen(folder, user)
             .args(["up", "config", "--capture", "netns", "-o", "json", "--name", "namespaces"])
             .args(["--gateway-port", &port])
@@ -147,8 +150,15 @@ impl Mesh {
                 }
             }
         });
-        let mut mesh =
-            Self { child, stderr, folder: folder.to_owned(), port: port.parse().unwrap(), run: Value::Null, user };
+        let mut mesh = Self {
+            child,
+            stderr,
+            folder: folder.to_owned(),
+            port: reserved.port(),
+            _reserved: reserved,
+            run: Value::Null,
+            user,
+        };
         match json.recv_timeout(PATIENCE) {
             Ok(json) => mesh.run = serde_json::from_str(&json).unwrap(),
             Err(_) => return Err(mesh.said()),
@@ -204,10 +214,6 @@ fn lives(id: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let ended = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
     test_kill_process(Pid::from_raw(id).unwrap()).is_ok() && !ended
-}
-
-fn free_port() -> String {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string()
 }
 
 #[track_caller]
@@ -445,7 +451,7 @@ fn where_the_kernel_forbids_it_the_error_says_what_to_do() {
             "--capture",
             "netns",
             "--gateway-port",
-            &free_port(),
+            &ReservedPort::new().port().to_string(),
         ])
         .current_dir(folder.path())
         .env("XDG_RUNTIME_DIR", folder.path())

@@ -1,12 +1,16 @@
-//! What tests of several crates share: where outside material is found, and how a test says that it could not run.
+//! What tests of several crates share: where outside material is found, ports, and how a test says that it could not run.
 //!
 //! A skipped test is never a green one: [`skip`] writes a line to the file that `MIZZEN_SKIP_LOG` names, and
 //! `cargo xtask test` counts and names those lines in its summary.
 
 #![forbid(unsafe_code)]
 
+mod port;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+pub use port::ReservedPort;
 
 /// Top folder of the repository.
 pub fn repository() -> PathBuf {

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use mizzen_testing::ReservedPort;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -36,18 +37,10 @@ async fn until(address: SocketAddr, path: &str, wished: &[&str]) {
     }
 }
 
-/// A port that nobody else gets and nobody listens on. Who binds it expressly may still have it.
-fn reserved() -> (TcpSocket, SocketAddr) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let address = socket.local_addr().unwrap();
-    (socket, address)
-}
-
 #[tokio::test]
 async fn without_an_api_server_the_pages_say_what_is_waited_for() {
-    let ((absent, api), (_http, http)) = (reserved(), reserved());
+    let (absent, reserved) = (ReservedPort::new(), ReservedPort::new());
+    let (api, http) = (absent.address(), reserved.address());
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -78,7 +71,9 @@ async fn without_an_api_server_the_pages_say_what_is_waited_for() {
     // Somebody is there, but does not let Services be listed.
     let fake = Fake::new();
     fake.hook(|_, path, _| path.ends_with("/services").then(|| crate::kubernetes::fake::failure(500, "away")));
-    let listener = absent.listen(64).unwrap();
+    let listener = absent.listen();
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
     let serving = fake.listen(listener);
     until(http, "/ready", &["503", "to list: Service"]).await;
     fake.no_hook();

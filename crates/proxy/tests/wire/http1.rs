@@ -1,5 +1,7 @@
 //! HTTP/1.1 through the proxy.
 
+use mizzen_testing::ReservedPort;
+
 use crate::support::*;
 
 #[test]
@@ -119,7 +121,8 @@ fn trailers_go_through() {
 
 #[test]
 fn nobody_listening_is_told_as_envoy_tells_it() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = ReservedPort::new();
+    let gone = reserved.address();
     let proxy = Proxy::start(World::to(gone).snapshot());
     let answer = proxy.client().get("/");
     assert_eq!(answer.status, 503);

@@ -1,5 +1,7 @@
 //! Opaque TCP.
 
+use mizzen_testing::ReservedPort;
+
 use crate::support::*;
 
 #[test]
@@ -27,7 +29,8 @@ fn a_server_that_speaks_first_is_heard() {
 
 #[test]
 fn a_refused_connection_is_closed_and_recorded() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = ReservedPort::new();
+    let gone = reserved.address();
     let proxy = Proxy::start(World { tcp: true, ..World::to(gone) }.snapshot());
     assert!(proxy.client().is_closed());
     assert_eq!(proxy.recorded(1)[0].flags, ["UF"]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mizzen_snapshot::cluster::Limits as Breakers;
 use mizzen_snapshot::route::{RetryOn, RetryPolicy};
+use mizzen_testing::ReservedPort;
 
 use crate::support::*;
 
@@ -59,7 +60,8 @@ fn retries_end_and_the_log_says_so() {
 
 #[test]
 fn a_dead_endpoint_is_avoided_by_the_next_try() {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = ReservedPort::new();
+    let dead = reserved.address();
     let mut world = World::to_all(&[dead, echo()]);
     world.forward(|forward| forward.retry = Some(retry(RetryOn { connect_failure: true, ..RetryOn::default() })));
     let proxy = Proxy::start(world.snapshot());

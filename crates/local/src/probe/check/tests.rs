@@ -1,3 +1,4 @@
+use mizzen_testing::ReservedPort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -45,7 +46,8 @@ async fn tcp_succeeds_where_something_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let target = Target::Tcp { address: listener.local_addr().expect("an address") };
     check(&target, LIMIT).await.expect("something listens");
-    drop(listener);
+    let reserved = ReservedPort::new();
+    let target = Target::Tcp { address: reserved.address() };
     assert!(matches!(check(&target, LIMIT).await, Err(ProbeFailure::Connect { .. })));
 }
 
