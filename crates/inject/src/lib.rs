@@ -22,6 +22,7 @@ mod pod;
 mod probes;
 mod prometheus;
 mod proxy_config;
+mod resource;
 mod selector;
 mod settings;
 mod sidecar;
@@ -34,6 +35,7 @@ use serde_json::Value;
 
 pub use decide::{SYSTEM_NAMESPACES, Skip};
 pub use names::{INJECT, INJECTION, REVISION, STATUS};
+pub use resource::{Resource, resource};
 pub use selector::{Entry, LabelSelector, Labels, Operator, Requirement, asked_by, entries};
 pub use settings::{Settings, SettingsError, Sources};
 pub use workload::Workload;
@@ -51,7 +53,7 @@ pub struct Request<'a> {
     pub workload: Option<&'a Workload>,
     /// Variables from the webhook's path, sorted by name: [`environment`].
     pub environment: &'a [(String, String)],
-    /// The `spec` of the ProxyConfig resource that selects this pod.
+    /// The `spec` of the ProxyConfig resources that hold for this pod: [`resource`].
     pub proxy_config: Option<&'a Value>,
 }
 

@@ -68,6 +68,7 @@ pub struct Settings {
 pub(crate) struct Mesh {
     pub default_config: Map<String, Value>,
     pub trust_domain: String,
+    pub root_namespace: String,
     pub enable_prometheus_merge: bool,
     pub proxy_listen_port: u16,
     pub proxy_inbound_listen_port: u16,
@@ -78,6 +79,7 @@ impl Default for Mesh {
         Self {
             default_config: Map::new(),
             trust_domain: "cluster.local".to_owned(),
+            root_namespace: String::new(),
             enable_prometheus_merge: true,
             proxy_listen_port: 15001,
             proxy_inbound_listen_port: 15006,
@@ -160,6 +162,11 @@ impl Settings {
     /// The revision of this control plane, `default` when it has no other.
     pub fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// The namespace whose resources hold for the whole mesh.
+    pub(crate) fn root_namespace(&self) -> &str {
+        first(&self.mesh.root_namespace, &self.values.global.istio_namespace)
     }
 
     /// The control plane's address for discovery and certificates.

@@ -37,7 +37,7 @@ fn run(path: &Path) -> Vec<Value> {
     let mut documents = yaml::documents(&fs::read_to_string(path).unwrap()).unwrap();
     let (settings, mut said) = settings(&documents.remove(0));
     for document in &mut documents {
-        match offline::document(&settings, document) {
+        match offline::document(&settings, &offline::Surroundings::default(), document) {
             Ok(notes) => said.extend(notes.into_iter().flat_map(|note| {
                 let skipped = note.skipped.map(|why| format!("{}: no sidecar, {why}", note.object));
                 let object = note.object;
@@ -85,11 +85,11 @@ fn injecting_twice_is_injecting_once() {
         let mut documents = yaml::documents(&fs::read_to_string(&path).unwrap()).unwrap();
         let (settings, _) = settings(&documents.remove(0));
         for document in &mut documents {
-            if offline::document(&settings, document).is_err() {
+            if offline::document(&settings, &offline::Surroundings::default(), document).is_err() {
                 continue;
             }
             let once = document.clone();
-            offline::document(&settings, document).unwrap();
+            offline::document(&settings, &offline::Surroundings::default(), document).unwrap();
             assert!(*document == once, "{}:\n{}\nnot\n{}", path.display(), yaml::text(document), yaml::text(&once));
         }
     }

@@ -190,7 +190,7 @@ proptest! {
         let _ = inject(&settings, &Request::new(&pod, "default"));
         let pod = json!({"metadata": {"annotations": value}, "spec": value});
         let _ = inject(&settings, &Request::new(&pod, "default"));
-        let _ = offline::document(&settings, &mut value);
+        let _ = offline::document(&settings, &offline::Surroundings::default(), &mut value);
     }
 
     /// Nor does a text as values, configuration, template or annotation.

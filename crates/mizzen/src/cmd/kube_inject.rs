@@ -3,10 +3,14 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use mizzen_inject::{Settings, Sources, offline, yaml};
+use mizzen_config::{Kind, Object, report};
+use mizzen_inject::offline::{self, Surroundings};
+use mizzen_inject::{Resource, Settings, Sources, yaml};
+use mizzen_types::Severity;
 use serde_json::Value;
 
 use crate::terminal;
@@ -14,13 +18,15 @@ use crate::terminal;
 /// Write the sidecar into manifests, as the webhook would do it in a cluster.
 ///
 /// Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and lists of them get it; all other objects
-/// come out as they went in. Comments are not kept.
+/// come out as they went in. Comments are not kept. ProxyConfig resources among the manifests count, as they would in a cluster.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mizzen kube-inject -f bookinfo.yaml | kubectl apply -f -
   mizzen kube-inject -f bookinfo.yaml -o bookinfo-injected.yaml
   kubectl -n istio-system get configmap istio-sidecar-injector -o jsonpath='{.data.values}' > values.json
   mizzen kube-inject -f bookinfo.yaml --valuesFile values.json
+  kubectl get proxyconfigs -A -o yaml > proxyconfigs.yaml
+  mizzen kube-inject -f bookinfo.yaml --proxyConfigFile proxyconfigs.yaml
 
 Exit status: 0 done, 1 a manifest cannot be read or injected (the reason is on stderr), 2 wrong usage.")]
 pub(crate) struct KubeInject {
@@ -36,6 +42,12 @@ pub(crate) struct KubeInject {
     /// Key `mesh` of the ConfigMap istio
     #[arg(long = "meshConfigFile", alias = "mesh-config-file", value_name = "FILE")]
     mesh_config_file: Option<PathBuf>,
+    /// ProxyConfig resources beside those among the manifests; all other objects in it are left alone
+    #[arg(long = "proxyConfigFile", alias = "proxy-config-file", value_name = "FILE")]
+    proxy_config_file: Option<PathBuf>,
+    /// Namespace of the objects that name none
+    #[arg(short, long, default_value = "", hide_default_value = true, value_name = "NAMESPACE")]
+    namespace: String,
     /// Revision of the control plane that the sidecars talk to
     #[arg(short, long, value_name = "REVISION")]
     revision: Option<String>,
@@ -72,8 +84,15 @@ impl KubeInject {
         };
         let mut documents = yaml::documents(&text)
             .map_err(|reason| anyhow::anyhow!("{} is not YAML: {reason}", self.file.display()))?;
+        let mut objects = proxy_configs(&self.file, &text)?;
+        if let Some(path) = &self.proxy_config_file {
+            objects.extend(proxy_configs(path, &read(path)?)?);
+        }
+        objects.sort_by(|one, other| one.age().cmp(&other.age()));
+        let resources: Vec<Resource<'_>> = objects.iter().filter_map(|object| resource(object)).collect();
+        let around = Surroundings { namespace: &self.namespace, proxy_configs: &resources };
         for document in &mut documents {
-            inject(&settings, document)?;
+            inject(&settings, &around, document)?;
         }
         let out: Vec<String> = documents.iter().map(yaml::text).collect();
         let out = out.join("---\n");
@@ -87,8 +106,32 @@ impl KubeInject {
     }
 }
 
-fn inject(settings: &Settings, document: &mut Value) -> anyhow::Result<()> {
-    for note in offline::document(settings, document)? {
+/// The ProxyConfig resources of a text. One that is wrong would not be in force in a cluster either, but here nobody would see it.
+fn proxy_configs(path: &Path, text: &str) -> anyhow::Result<Vec<Arc<Object>>> {
+    const KIND: &str = "ProxyConfig";
+    let parsed = mizzen_config::parse(&path.display().to_string(), text);
+    let about =
+        |finding: &&mizzen_types::Finding| finding.origin.as_ref().is_some_and(|origin| &*origin.object.kind == KIND);
+    let wrong: Vec<String> = parsed
+        .findings
+        .iter()
+        .filter(about)
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(report::line)
+        .collect();
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(parsed.objects.into_iter().filter(|object| &*object.key.kind == KIND).collect())
+}
+
+fn resource(object: &Object) -> Option<Resource<'_>> {
+    match &object.kind {
+        Kind::ProxyConfig(spec) => Some(Resource { namespace: &object.key.namespace, spec }),
+        _ => None,
+    }
+}
+
+fn inject(settings: &Settings, around: &Surroundings<'_>, document: &mut Value) -> anyhow::Result<()> {
+    for note in offline::document(settings, around, document)? {
         if let Some(why) = note.skipped {
             terminal::warning(&format!("{} gets no sidecar: {why}", note.object));
         }
