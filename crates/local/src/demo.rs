@@ -98,7 +98,7 @@ mod tests {
         write(folder.path()).expect("written");
         let manifests = crate::manifest::read(&[folder.path().to_owned()]);
         assert_eq!((&manifests.problems, &manifests.skipped), (&Vec::new(), &Vec::new()));
-        let plan = crate::plan::plan(&manifests);
+        let plan = crate::plan::plan(&manifests, crate::capture::Capture::Explicit);
         assert_eq!((plan.left_out.len(), plan.notes.len(), plan.workloads.len()), (0, 0, 6));
         assert!(manifests.entries.iter().any(|entry| entry.host == "istio.k3s.local" && entry.path == "/productpage"));
         assert!(manifests.gateways.iter().all(|server| server.ours && server.port == 80));

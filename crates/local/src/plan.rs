@@ -1,12 +1,17 @@
 //! From manifests to processes: what shall run, and what is left out and why. Pure.
 
+mod of_pods;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::capture::Capture;
 use crate::images::{self, AppCommand, ImageMap};
 use crate::manifest::{ContainerPort, Deployment, EnvVar, Manifests, PortRef, Service};
 use crate::probe::Probe;
+
+pub(crate) use of_pods::CAUGHT;
 
 /// Annotation with the command that runs a Deployment here.
 pub const COMMAND_ANNOTATION: &str = "mizzen.dev/command";
@@ -53,11 +58,14 @@ pub struct LeftOut {
 }
 
 /// Decides what to run for `manifests`.
-pub fn plan(manifests: &Manifests) -> Plan {
+pub fn plan(manifests: &Manifests, capture: Capture) -> Plan {
     let mut plan = Plan::default();
     for deployment in &manifests.deployments {
         match workload(deployment, manifests, &mut plan.notes) {
-            Ok(workload) => plan.workloads.push(Arc::new(workload)),
+            Ok(workload) => {
+                plan.workloads.push(Arc::new(workload));
+                plan.notes.extend(of_pods::notes(deployment, capture));
+            }
             Err(left_out) => plan.left_out.push(left_out),
         }
     }

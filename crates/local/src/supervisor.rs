@@ -173,7 +173,7 @@ impl Supervisor {
             let paths: Vec<String> = settings.config.iter().map(|path| path.display().to_string()).collect();
             return Err(RunError::Nothing(paths.join(", ")));
         }
-        let plan = plan::plan(&manifests);
+        let plan = plan::plan(&manifests, settings.capture);
         let network = Network::claim()?;
         let gateway_ports = start::gateway_ports(&manifests, settings.gateway_port);
         // First the name: a mesh that runs already holds the ports as well.

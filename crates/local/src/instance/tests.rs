@@ -27,7 +27,7 @@ spec:
           readinessProbe: {httpGet: {path: /health, port: http}}
 ",
     );
-    plan(&manifests).workloads[0].clone()
+    plan(&manifests, crate::capture::Capture::Explicit).workloads[0].clone()
 }
 
 pub(crate) fn instance() -> Instance {

@@ -22,6 +22,7 @@ use rustix::process::Pid;
 use socket2::{Domain, Socket, Type};
 
 use super::PROXY_MARK;
+use crate::plan::CAUGHT;
 
 /// First argument of `mizzen` when it is started as a sandbox: `mizzen __sandbox node …` or `mizzen __sandbox pod …`.
 pub const SANDBOX: &str = "__sandbox";
@@ -212,13 +213,10 @@ fn way_out_rules(net: Ipv4Net, port: u16) -> RuleSet {
     RuleSet { tables: vec![Table { family: Family::V4, chains: vec![chain] }], routing: Vec::new() }
 }
 
-/// Istio's annotations that say what is caught.
-const ANNOTATIONS: &str = "traffic.sidecar.istio.io/";
-
 /// The annotations that [`options_of`] reads, as words of a message.
 pub(super) fn options_in(annotations: &BTreeMap<String, String>) -> Vec<String> {
-    let known = annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATIONS));
-    known.map(|(key, value)| format!("{}={value}", &key[ANNOTATIONS.len()..])).collect()
+    let known = annotations.iter().filter(|(key, _)| key.starts_with(CAUGHT));
+    known.map(|(key, value)| format!("{}={value}", &key[CAUGHT.len()..])).collect()
 }
 
 /// Everything is caught but what the proxy sends, and what is for the node.
@@ -233,7 +231,7 @@ fn options_of(node: Ipv4Addr, annotations: &[&str]) -> Result<Options, Failure> 
     };
     for annotation in annotations {
         let (key, value) = annotation.split_once('=').unwrap_or((annotation, ""));
-        let wrong = |error: options::OptionError| Failure::Annotation(format!("{ANNOTATIONS}{key}: {error}"));
+        let wrong = |error: options::OptionError| Failure::Annotation(format!("{CAUGHT}{key}: {error}"));
         match key {
             "includeOutboundIPRanges" => found.outbound_ranges = Ranges::from_str(value).map_err(wrong)?,
             "excludeOutboundIPRanges" => found.exclude_outbound_ranges.extend(options::ranges(value).map_err(wrong)?),

@@ -4,7 +4,7 @@ fn planned(text: &str) -> Plan {
     let mut manifests = Manifests::default();
     manifests.add_text(&Path::new("folder/test.yaml").into(), text);
     assert_eq!(manifests.problems, []);
-    plan(&manifests)
+    plan(&manifests, Capture::Explicit)
 }
 
 fn deployment(name: &str, annotations: &str, spec: &str, containers: &str) -> String {
@@ -75,6 +75,24 @@ fn what_is_obeyed_in_part_is_said() {
 }
 
 #[test]
+fn what_a_pod_asks_of_its_sidecar_and_does_not_get_is_said() {
+    const ASKED: &str = "mizzen.dev/command: x, sidecar.istio.io/inject: 'false', sidecar.istio.io/interceptionMode: TPROXY, traffic.sidecar.istio.io/excludeOutboundPorts: '3306', traffic.sidecar.istio.io/excludeInterfaces: eth1, proxy.istio.io/config: '{concurrency: 1}'";
+    let check = |capture: Capture, expected: &[&str]| {
+        let mut manifests = Manifests::default();
+        let text = deployment("web", ASKED, "", "{name: web, image: i}");
+        manifests.add_text(&Path::new("test.yaml").into(), &text);
+        let notes = plan(&manifests, capture).notes;
+        let said: Vec<&str> = notes.iter().filter_map(|note| note.split('`').nth(1)?.split(": ").next()).collect();
+        assert_eq!(said, expected, "{notes:?}");
+    };
+    let always = ["proxy.istio.io/config", "sidecar.istio.io/inject", "sidecar.istio.io/interceptionMode"];
+    let (interfaces, ports) =
+        ("traffic.sidecar.istio.io/excludeInterfaces", "traffic.sidecar.istio.io/excludeOutboundPorts");
+    check(Capture::Netns, &[&always[..], &[interfaces]].concat());
+    check(Capture::Explicit, &[&always[..], &[interfaces, ports]].concat());
+}
+
+#[test]
 fn another_number_of_replicas_is_the_same_process() {
     let with = |spec: &str| {
         planned(&deployment("a", "mizzen.dev/command: x", spec, "{name: a, image: i}")).workloads[0].clone()
@@ -94,7 +112,7 @@ fn the_samples_can_be_run_unchanged() {
     let networking = samples.join("bookinfo/networking/bookinfo-gateway.yaml");
     let manifests = crate::manifest::read(&[platform, networking]);
     assert_eq!((&manifests.problems, &manifests.skipped), (&Vec::new(), &Vec::new()));
-    let plan = plan(&manifests);
+    let plan = plan(&manifests, Capture::Explicit);
     assert_eq!(plan.left_out, []);
     let names: Vec<&str> = plan.workloads.iter().map(|workload| workload.name.as_str()).collect();
     assert_eq!(names, ["details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "productpage-v1"]);

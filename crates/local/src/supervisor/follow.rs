@@ -97,7 +97,7 @@ impl Supervisor {
     /// Reads the user's files again, and starts and ends what differs.
     pub(super) fn follow_files(&mut self) -> Result<(), RunError> {
         let manifests = manifest::read(&self.settings.config);
-        let plan = plan::plan(&manifests);
+        let plan = plan::plan(&manifests, self.settings.capture);
         let news = manifests.problems != self.manifests.problems
             || manifests.skipped != self.manifests.skipped
             || (&plan.left_out, &plan.notes) != (&self.plan.left_out, &self.plan.notes);
