@@ -27,7 +27,7 @@ use crate::expect::{Observed, Runner, Wrong};
 use crate::findings::{self, Found};
 use crate::memory::HTTP_PROXY_PORT;
 use crate::scenario::{Block, Call, FindingLine, Scenario};
-use crate::world::{self, GATEWAY_PORTS, WORKLOADS};
+use crate::world::{self, GATEWAY_PORTS, WORKLOADS, Workload};
 use client::{Client, HANGS};
 use echo::{CALL_HEADER, Memory, WORKLOAD_HEADER, greeting};
 use proxies::{Proxies, Running};
@@ -163,16 +163,20 @@ impl Live {
             .map_err(|error| format!("{}: {error}", path.display()))
     }
 
+    /// Waits until every proxy obeys: who is called has to know what a caller knows already.
     fn settle(&mut self) -> Result<(), String> {
         let wanted = format!("generation {} ", self.generation);
         let begin = Instant::now();
-        let callers = ["productpage", "gateway"];
+        let net = self.net;
+        let sidecars = WORKLOADS.iter().filter(|workload| workload.sidecar);
+        let call = get(&format!("http://{MARKER_HOST}/"), "gateway");
+        let gateway = client_for(net, &call)?.address();
+        let sidecars = sidecars.map(|workload| (workload.name, sidecar(workload, net), true));
         self.runtime.block_on(async {
-            for caller in callers {
+            for (caller, address, is_sidecar) in sidecars.chain([("gateway", gateway, false)]) {
                 loop {
-                    let call = get(&format!("http://{MARKER_HOST}/"), caller);
-                    let mut client = client_for(self.net, &call)?;
-                    let answer = client.call(&call, &[]).await;
+                    // A new connection each time: those that are open may stay with a listener that has been replaced.
+                    let answer = Client::new(address, is_sidecar).call(&call, &[]).await;
                     if answer.as_ref().is_ok_and(|answer| answer.body.contains(&wanted)) {
                         break;
                     }
@@ -332,7 +336,12 @@ fn client_for(net: u8, call: &Call) -> Result<Client, String> {
     }
     let workload = WORKLOADS.iter().find(|workload| workload.app == call.from && workload.sidecar);
     let workload = workload.ok_or_else(|| format!("nobody named {} has a proxy", call.from))?;
-    Ok(Client::new((IpAddr::V4(workload.address(net)), HTTP_PROXY_PORT).into(), true))
+    Ok(Client::new(sidecar(workload, net), true))
+}
+
+/// Where the sidecar of a workload takes what the workload sends.
+fn sidecar(workload: &Workload, net: u8) -> SocketAddr {
+    (IpAddr::V4(workload.address(net)), HTTP_PROXY_PORT).into()
 }
 
 /// Makes a call as often as it says, and tells what came of it.
