@@ -36,8 +36,17 @@ impl Answer {
 ///
 /// When curl could not be run. A failed call is status 0.
 pub fn from_pod(namespace: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
+    from_pod_of("deploy/client", namespace, arguments)
+}
+
+/// From the container `client` of a pod of that workload.
+///
+/// # Errors
+///
+/// As [`from_pod`].
+pub fn from_pod_of(workload: &str, namespace: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
     let mut command = Command::new("kubectl");
-    command.args(["exec", "-n", namespace, "deploy/client", "-c", "client", "--", "curl"]);
+    command.args(["exec", "-n", namespace, workload, "-c", "client", "--", "curl"]);
     curl(&mut command, arguments)
 }
 

@@ -3,6 +3,8 @@
 
 mod admission;
 mod bookinfo;
+mod capture;
+mod certificates;
 mod changes;
 mod classic;
 mod commands;
@@ -47,6 +49,8 @@ pub fn all() -> Vec<Vec<Step>> {
             step("probes_work_and_tell_of_illness", probes::probes),
             step("stateful_sets_are_reached_by_the_names_of_their_pods", kinds::headless),
             step("external_names_and_node_ports", kinds::external_name_and_node_port),
+            step("tproxy_keeps_the_callers_address", capture::tproxy),
+            step("dns_capture_answers_for_the_mesh", capture::dns),
             step("an_invalid_resource_that_came_in_rejects_itself_alone", objects::came_in),
             step("strangers_get_neither_certificate_nor_configuration", identity::strangers_get_nothing),
         ],
@@ -59,6 +63,7 @@ pub fn all() -> Vec<Vec<Step>> {
             step("too_large_and_too_deep_admissions_are_refused", admission::too_much),
             step("the_api_server_accepts_the_optional_objects", objects::optional),
             step("kubectl_explains_the_kinds", objects::explain),
+            step("a_gateway_has_its_certificate_from_a_secret", certificates::of_a_secret),
             step("tls_begins_at_the_egress_gateway", tls_origination::begins_at_the_gateway),
         ],
         vec![step("samples_route_as_they_say", routing::samples)],

@@ -35,7 +35,7 @@ sub http {
     ($path) = $line =~ m{^\S+ (\S+)};
     while (1) { $header = <CLIENT>; return unless defined $header; last if $header eq "\r\n" }
     $status = $path ne "/alive" && -e "/state/ill" ? "503 Service Unavailable" : "200 OK";
-    $body = "$name $path\n";
+    $body = $path eq "/caller" ? join(".", unpack "x4 C4", getpeername CLIENT) . "\n" : "$name $path\n";
     print CLIENT "HTTP/1.1 $status\r\ncontent-length: " . length($body) . "\r\n\r\n$body";
   }
 }
