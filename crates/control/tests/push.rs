@@ -12,6 +12,7 @@ use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use mizzen_proto::google::protobuf::value::Kind;
 use mizzen_proto::google::protobuf::{Struct, Value};
+use mizzen_testing::ReservedPort;
 use mizzen_xds::client::{Authority, Config, Event, Handle, Refusal, Subscription, Update, start};
 use mizzen_xds::{Mode, ResourceType};
 use prost::Message;
@@ -56,10 +57,15 @@ struct Plane {
 
 impl Plane {
     async fn start() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at([any; 3]).await
+    }
+
+    async fn start_at(addresses: [SocketAddr; 3]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "services.yaml", SERVICES);
         write(dir.path(), "endpoints.yaml", &endpoints(&["127.70.0.2"]));
-        Self::start_in(dir, [free(), free(), free()]).await
+        Self::start_in(dir, addresses).await
     }
 
     async fn start_in(dir: tempfile::TempDir, [xds, secure, http]: [SocketAddr; 3]) -> Self {
@@ -94,10 +100,6 @@ impl Plane {
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body))
     }
-}
-
-fn free() -> SocketAddr {
-    ([127, 0, 0, 1], 0).into()
 }
 
 /// Replaces a file as editors do.
@@ -296,7 +298,9 @@ async fn status_tells_what_each_proxy_has_and_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_comes_back_to_a_restarted_control_plane_and_is_sent_only_news() {
-    let plane = Plane::start().await;
+    // Nobody else gets the ports while nobody listens on them.
+    let reserved = [(); 3].map(|()| ReservedPort::new());
+    let plane = Plane::start_at(reserved.each_ref().map(ReservedPort::address)).await;
     let mut proxy = Proxy::start(&plane, Mode::Delta);
     proxy.subscribe(ResourceType::Cluster, &[]);
     proxy.update().await;
@@ -324,6 +328,36 @@ async fn debug_pages_are_for_this_machine() {
     assert_eq!(http(plane.bound.http, "/debug/positions?kind=Service&name=nobody", "localhost").await.0, 404);
     let objects = plane.get("/debug/configz").await;
     assert_eq!(objects.as_array().unwrap().len(), 3);
+    plane.stop().await;
+}
+
+/// Addresses that configuration names are not the control plane's to call: they may be a cloud's metadata service, or one that
+/// only this machine reaches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s34_no_address_in_configuration_is_called() {
+    let plane = Plane::start().await;
+    let mut proxy = Proxy::start(&plane, Mode::Delta);
+    proxy.subscribe(ResourceType::Cluster, &[]);
+    proxy.update().await;
+    let inside = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let address = inside.local_addr().unwrap();
+    plane.write(
+        "tokens.yaml",
+        &format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: a, namespace: default}}\nspec: \
+             {{jwtRules: [{{issuer: i, jwksUri: 'http://{address}/keys'}}, {{issuer: 'http://{address}'}}]}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: b, namespace: default}}\nspec: \
+             {{hosts: [inside.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: DNS, endpoints: \
+             [{{address: 127.0.0.1, ports: {{http: {}}}}}]}}\n",
+            address.port()
+        ),
+    );
+    // By then both are read.
+    let update = proxy.update().await;
+    assert!(names(&update).iter().any(|name| name.contains("inside.example")), "{:?}", names(&update));
+    proxy.silent(Duration::from_millis(300)).await;
+    assert_eq!(inside.accept().map(drop).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody called");
     plane.stop().await;
 }
 

@@ -33,7 +33,7 @@ fn every_row_is_held_by_tests_named_after_it() {
             wrong.push(format!("{row}: no test holds it"));
         }
     }
-    for row in [1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 13, 27, 28, 30, 32, 33, 35, 38] {
+    for row in [1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 13, 27, 28, 30, 32, 33, 34, 35, 38] {
         if !rows.contains(&format!("S{row}")) {
             wrong.push(format!("S{row} is missing"));
         }
