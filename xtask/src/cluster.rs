@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::image;
-use crate::steps::{Counts, cargo, cargo_test, repository};
+use crate::steps::{Counts, Priority, cargo, cargo_test, repository};
 
 const IMAGE: &str = concat!("docker.io/mizzen/mizzen:", env!("CARGO_PKG_VERSION"));
 /// The cluster that is brought up is not the one a person may be working with.
@@ -25,7 +25,7 @@ const LATEST: Duration = Duration::from_secs(48 * 60);
 /// Runs the tests that `wanted` names by parts of the names of steps, or all, for `cargo xtask test --cluster`.
 pub(crate) fn run(wanted: &[String]) -> anyhow::Result<Counts> {
     let named = std::env::var_os("KUBECONFIG").is_some_and(|file| !file.is_empty());
-    let program = image::build("release")?;
+    let program = image::build("release", Priority::Usual)?;
     if named {
         return Cluster::named().run(&program, wanted, None);
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::steps::repository;
+use crate::steps::{Priority, repository};
 use archive::{Archive, Image};
 
 pub(crate) const HELP: &str = "\
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<bool> {
     let options = Options::read(arguments)?;
     let binary = match options.binary {
         Some(file) => file,
-        None => build(options.profile.as_deref().unwrap_or("release"))?,
+        None => build(options.profile.as_deref().unwrap_or("release"), Priority::Usual)?,
     };
     let tags = if options.tags.is_empty() { vec![format!("docker.io/mizzen/mizzen:{VERSION}")] } else { options.tags };
     let output = write(&binary, &tags, options.ca.as_deref(), options.output)?;
@@ -90,8 +90,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<bool> {
 }
 
 /// The static program, built.
-pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
-    program::build(profile)
+pub(crate) fn build(profile: &str, priority: Priority) -> anyhow::Result<PathBuf> {
+    program::build(profile, priority)
 }
 
 /// Writes the archive of a static program under the names `tags`; its path.

@@ -7,6 +7,7 @@ mod demo;
 mod envoy;
 mod image;
 mod protos;
+mod release;
 mod steps;
 mod test;
 

@@ -50,6 +50,35 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// How much of the machine a command may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    Usual,
+    /// What others leave.
+    Low,
+}
+
+impl Priority {
+    /// The same command, at this priority.
+    pub(crate) fn of(self, command: Command) -> Command {
+        if self == Self::Usual {
+            return command;
+        }
+        let mut low = Command::new("nice");
+        low.args(["-n", "15"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => low.env(name, value),
+                None => low.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            low.current_dir(folder);
+        }
+        low
+    }
+}
+
 /// Runs a command that is one check, with its output shown.
 pub(crate) fn check(name: &str, command: &mut Command) -> anyhow::Result<Counts> {
     let started = Instant::now();

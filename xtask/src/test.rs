@@ -1,13 +1,14 @@
 //! `cargo xtask test`: the README's test command.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::bail;
 
-use crate::steps::{Counts, cargo, cargo_test, check, repository, target};
-use crate::{cluster, demo, envoy, image};
+use crate::release::Release;
+use crate::steps::{Counts, cargo, cargo_test, check, repository};
+use crate::{cluster, demo, envoy};
 
 /// In this order: what is quickly said comes first.
 const STEPS: [&str; 6] = ["format", "clippy", "unit", "docs", "demo", "cluster"];
@@ -34,7 +35,7 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
         Err(why) => Err(why.clone()),
     };
     // The program is linked statically where an image is made of it: one release build is enough.
-    let mut program = None;
+    let mut release = Release::new(prepared.is_ok());
     for step in STEPS.into_iter().filter(|step| chosen(step)) {
         total.add(match step {
             "format" => check("format", &mut cargo(&["fmt", "--all", "--check"]))?,
@@ -42,16 +43,21 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
                 "clippy",
                 &mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
             )?,
-            "unit" => unit(prepared.as_ref().ok().map(|(_, bin)| *bin))?,
+            "unit" => {
+                if chosen("demo") || chosen("cluster") && prepared.is_ok() {
+                    release.begin();
+                }
+                unit(prepared.as_ref().ok().map(|(_, bin)| *bin))?
+            }
             "docs" => check(
                 "docs",
                 cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
                     .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
             )?,
-            "demo" => release(prepared.is_ok(), &mut program)?.map_or_else(|counts| counts, demo::run),
+            "demo" => release.program().map_or_else(|counts| counts, demo::run),
             "cluster" => match &prepared {
                 Err(why) => Counts { skipped: vec![format!("cluster: {why}")], ..Counts::default() },
-                Ok((local, _)) => match release(true, &mut program)? {
+                Ok((local, _)) => match release.program() {
                     Ok(program) => local.step(program, started),
                     Err(failed) => failed,
                 },
@@ -60,29 +66,6 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
         });
     }
     Ok(summary(&total, started))
-}
-
-/// The release build, made once and kept in `built`; or the failed step that it is.
-fn release(fixed: bool, built: &mut Option<PathBuf>) -> anyhow::Result<Result<&Path, Counts>> {
-    if built.is_none() {
-        let began = Instant::now();
-        println!("--- release build");
-        let program = if fixed {
-            image::build("release")
-        } else {
-            let status = cargo(&["build", "--quiet", "--release", "--package", "mizzen"]).status()?;
-            if status.success() { Ok(target().join("release/mizzen")) } else { Err(anyhow::anyhow!("{status}")) }
-        };
-        match program {
-            Ok(program) => *built = Some(program),
-            Err(error) => {
-                println!("--- release build: FAILED: {error:#}");
-                return Ok(Err(Counts::single("release build", false)));
-            }
-        }
-        println!("--- release build: ok in {:.0} s", began.elapsed().as_secs_f32());
-    }
-    Ok(built.as_deref().ok_or_else(Counts::default))
 }
 
 /// Prints what was found; true when nothing failed.

@@ -14,7 +14,7 @@ pub enum When {
     Needed,
     /// As long as what was needed before it holds.
     Usual,
-    /// Also after a failure: it takes away what the others have left.
+    /// Also after a failure and late: it takes away what the others have left.
     Always,
 }
 
@@ -85,17 +85,21 @@ impl Counts {
 }
 
 /// Runs `groups`, or of them the steps whose names contain one of `wanted`; true when none failed. None begins when the
-/// place's time is over, but for those that run always.
+/// place's time is over, but for those that run always where others did run.
 pub fn run(place: &Place, groups: &[Vec<Step>], wanted: &[String]) -> bool {
     let report = Report::default();
     let mut counts = Counts::default();
-    let mut stopped = false;
+    let (mut stopped, mut touched) = (false, false);
     let start = Instant::now();
     for group in groups {
         let chosen = |step: &Step| wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part.as_str()));
         let late = place.time.is_some_and(|time| start.elapsed() > time);
-        let (now, not): (Vec<&Step>, Vec<&Step>) =
-            group.iter().filter(|step| chosen(step)).partition(|step| step.when == When::Always || !(stopped || late));
+        let runs = |step: &&Step| match step.when {
+            When::Always => touched || !late,
+            When::Needed | When::Usual => !(stopped || late),
+        };
+        let (now, not): (Vec<&Step>, Vec<&Step>) = group.iter().filter(|step| chosen(step)).partition(runs);
+        touched |= !now.is_empty();
         for step in not {
             if stopped {
                 println!("test {} ... FAILED\n    not reached", step.name);
@@ -208,16 +212,27 @@ mod tests {
     #[test]
     fn cleaning_runs_also_after_what_was_needed_failed_and_when_the_time_is_over() {
         static CLEANED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let groups = [
-            vec![step("a", When::Needed, |_, _| bail!("no"))],
-            vec![step("b", When::Usual, |_, _| panic!("must not be reached"))],
-            vec![step("c", When::Always, |_, _| {
-                CLEANED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                Ok(())
-            })],
-        ];
-        assert!(!run(&place(None), &groups, &[]));
-        assert!(run(&place(Some(Duration::ZERO)), &groups, &[]));
+        let groups = |first: Step| {
+            [
+                vec![first],
+                vec![step("b", When::Usual, |_, _| panic!("must not be reached"))],
+                vec![step("c", When::Always, |_, _| {
+                    CLEANED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    Ok(())
+                })],
+            ]
+        };
+        const TIME: Duration = Duration::from_secs(1);
+        let fails = step("a", When::Needed, |_, _| bail!("no"));
+        let takes_all = step("a", When::Needed, |_, _| {
+            std::thread::sleep(2 * TIME);
+            Ok(())
+        });
+        assert!(!run(&place(None), &groups(fails), &[]));
+        assert!(run(&place(Some(TIME)), &groups(takes_all), &[]));
+        assert_eq!(CLEANED.load(std::sync::atomic::Ordering::Relaxed), 2);
+        // Nobody ran, so there is nothing to clean.
+        assert!(run(&place(Some(Duration::ZERO)), &groups(fails), &[]));
         assert_eq!(CLEANED.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 }

@@ -4,17 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::steps::{self, cargo};
+use crate::steps::{self, Priority, cargo};
 
 /// Builds the program so that it needs no library of the machine that runs it.
-pub(crate) fn build(profile: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(profile: &str, priority: Priority) -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     // With a target named, the flag is not given to build scripts and macros, which cannot be static.
-    let status = cargo(&["build", "--quiet", "--package", "mizzen", "--profile", profile, "--target", &target])
-        .env(variable, "-C target-feature=+crt-static")
-        .status()
-        .context("cannot run cargo")?;
+    let mut command = cargo(&["build", "--quiet", "--package", "mizzen", "--profile", profile, "--target", &target]);
+    command.env(variable, "-C target-feature=+crt-static");
+    let status = priority.of(command).status().context("cannot run cargo")?;
     ensure!(status.success(), "the program does not build");
     let profile = if profile == "dev" { "debug" } else { profile };
     Ok(steps::target().join(target).join(profile).join("mizzen"))

@@ -58,11 +58,14 @@ pub(super) fn uninstall(place: &Place, _: &Report) -> anyhow::Result<()> {
         helm(&["uninstall", release, "-n", namespace, "--ignore-not-found", "--wait", "--timeout", "300s"]).map(drop)
     };
     // Users first: their pods end side by side, while their control plane is still there.
-    for path in
-        ["networking/bookinfo-gateway.yaml", "networking/destination-rule-all.yaml", "platform/kube/bookinfo.yaml"]
-    {
-        kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", &place.bookinfo(path)])?;
+    let delete =
+        |path: &str| kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", &place.bookinfo(path)]).map(drop);
+    // Where the definitions were never installed, there can be no object of them.
+    if types()? > 0 {
+        delete("networking/bookinfo-gateway.yaml")?;
+        delete("networking/destination-rule-all.yaml")?;
     }
+    delete("platform/kube/bookinfo.yaml")?;
     kubectl(&["delete", "namespace", "--ignore-not-found", "--wait=false", "-l", "mizzen-test=yes"])?;
     kubectl(&["label", "namespace", "default", "istio-injection-", "istio.io/rev-"])?;
     uninstall("istio-egressgateway", "istio-system")?;
@@ -81,10 +84,15 @@ pub(super) fn uninstall(place: &Place, _: &Report) -> anyhow::Result<()> {
         Ok(())
     });
     left.context("after all charts were uninstalled")?;
-    let types =
-        items(&["customresourcedefinitions"])?.iter().filter(|object| name(object).ends_with(".istio.io")).count();
+    let types = types()?;
     ensure!(types >= 14, "the CRDs must stay, {types} are there");
     Ok(())
+}
+
+/// How many of Istio's kinds are defined.
+fn types() -> anyhow::Result<usize> {
+    let all = items(&["customresourcedefinitions"])?;
+    Ok(all.iter().filter(|object| name(object).ends_with(".istio.io")).count())
 }
 
 fn ours(object: &Value) -> bool {
