@@ -280,6 +280,14 @@ fn the_demo_from_start_to_end() {
     let routes = mesh.ask(&["proxy-config", "routes", "productpage"]);
     assert!(String::from_utf8_lossy(&routes.stdout).contains("reviews.default"), "{routes:?}");
 
+    // Whoever has named a cluster is told that this machine's mesh answers.
+    let status = |kubeconfig: &str| {
+        let output = command(mesh.folder.path()).arg("proxy-status").env("KUBECONFIG", kubeconfig).output();
+        String::from_utf8_lossy(&output.expect("mizzen runs").stderr).into_owned()
+    };
+    assert!(status("cluster.yaml").contains("not the cluster of KUBECONFIG"), "{}", status("cluster.yaml"));
+    assert!(!status("").contains("KUBECONFIG"), "{}", status(""));
+
     // A process that dies is named and started again.
     let details = mesh.processes().into_iter().find(|(_, line)| line.contains("bookinfo details")).expect("it runs").0;
     kill_process(Pid::from_raw(details).expect("a process id"), Signal::KILL).expect("killed");

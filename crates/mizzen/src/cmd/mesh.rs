@@ -8,6 +8,7 @@ use mizzen_cli::cluster::{WantedCluster, has_kubeconfig};
 use mizzen_cli::target::{Mesh, Wanted};
 
 use super::local;
+use crate::terminal;
 
 #[derive(Debug, Args)]
 pub(crate) struct MeshFlags {
@@ -38,14 +39,26 @@ impl MeshFlags {
     pub(crate) async fn find(&self) -> anyhow::Result<Mesh> {
         let only_cluster = self.kubeconfig.is_some() || self.context.is_some();
         let home = std::env::var_os("HOME").map(PathBuf::from);
-        let somewhere = only_cluster || has_kubeconfig(std::env::var_os("KUBECONFIG").as_deref(), home.as_deref());
+        let variable = std::env::var_os("KUBECONFIG").filter(|files| !files.is_empty());
+        let somewhere = only_cluster || has_kubeconfig(variable.as_deref(), home.as_deref());
         let cluster = somewhere.then(|| WantedCluster {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
             root_namespace: self.istio_namespace.clone(),
         });
         let wanted = Wanted { name: self.name.clone(), control: self.control, cluster, only_cluster };
-        Mesh::find(&wanted, &local::state_root()).await
+        let mesh = Mesh::find(&wanted, &local::state_root()).await?;
+        if let Mesh::Run(run) = &mesh
+            && self.name.is_none()
+            && variable.is_some()
+        {
+            // Whoever works with a cluster may have forgotten what runs here.
+            let name = &run.name;
+            terminal::warning(&format!(
+                "this is the mesh `{name}` of this machine (--name {name}), not the cluster of KUBECONFIG (--context NAME)"
+            ));
+        }
+        Ok(mesh)
     }
 }
 
