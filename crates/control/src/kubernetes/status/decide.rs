@@ -111,7 +111,10 @@ impl Known<'_> {
         }
 
         let reconciled = |status, reason, message| condition("Reconciled", status, reason, message);
+        let without_effect = of(is_not_obeyed);
         let current = match (wrong.is_empty(), self.in_force) {
+            // All proxies know what there is to know, and it changes nothing: whoever waits for a policy must not take that for a yes.
+            (true, _) if !without_effect.is_empty() => reconciled(false, "NotObeyed", texts(&without_effect)),
             (true, InForce::Newest(count)) if count.of == 0 => reconciled(true, "NoProxies", NO_PROXIES.to_owned()),
             (true, InForce::Newest(count)) if count.on == count.of => reconciled(true, "InForce", told(count)),
             (true, InForce::Newest(count)) if count.refused > 0 => reconciled(false, "Refused", told(count)),
@@ -193,6 +196,11 @@ fn said(status: &Value) -> (Value, Vec<BTreeMap<&str, &Value>>, Value) {
 /// Found while reading, and so grave that the object is left out.
 fn rejects(finding: &Finding) -> bool {
     finding.severity == Severity::Error && mizzen_analysis::message(finding.code).is_none()
+}
+
+/// About the object as a whole.
+fn is_not_obeyed(finding: &Finding) -> bool {
+    finding.code == code::NOT_OBEYED && finding.origin.as_ref().is_some_and(|origin| origin.field.is_empty())
 }
 
 fn is_conflict(finding: &Finding) -> bool {

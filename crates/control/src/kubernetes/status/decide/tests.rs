@@ -94,6 +94,20 @@ fn conflicts_and_dead_names_have_conditions_of_their_own() {
 }
 
 #[test]
+fn a_kind_that_is_not_obeyed_is_never_in_force() {
+    let found = [finding(code::NOT_OBEYED, Severity::Warning, "", "nothing is denied by it")];
+    check(
+        &found,
+        InForce::Newest(count(2, 2, 0)),
+        &[
+            "Accepted=True/Accepted the object is valid, but: nothing is denied by it (MZ0008)",
+            RESOLVED,
+            "Reconciled=False/NotObeyed nothing is denied by it (MZ0008)",
+        ],
+    );
+}
+
+#[test]
 fn proxies_that_come_and_go_are_counted_again_and_take_nothing_back() {
     let now = Timestamp::from_second(0).unwrap();
     let known = |generation, count| Known { generation, findings: &[], in_force: InForce::Newest(count) };
