@@ -5,6 +5,7 @@
 //! nobody, and all processors take part.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) objects: ArcSwap<RedBlackTreeMapSync<ObjectKey, Arc<Object>>>,
     /// Of reading, then across objects.
     pub(crate) findings: ArcSwap<(Vec<Finding>, Vec<Finding>)>,
+    /// Revision of the world up to which findings across objects are known.
+    pub(crate) analysed: AtomicU64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cache: Arc<Cache>,
     /// What is waited for before that, for those who ask why.
@@ -91,6 +94,7 @@ impl Shared {
             news: watch::Sender::new(0),
             objects: ArcSwap::default(),
             findings: ArcSwap::default(),
+            analysed: AtomicU64::new(0),
             cache: Arc::new(Cache::new(metrics.clone())),
             metrics,
             waiting: ArcSwap::from_pointee("the configuration has not been read for the first time yet".to_owned()),
@@ -255,6 +259,7 @@ impl Engine {
                     let reading = self.shared.findings.load().0.clone();
                     log_findings(&findings, &self.shared.findings.load().1);
                     self.shared.findings.store(Arc::new((reading, findings)));
+                    self.shared.analysed.store(revision, Ordering::Release);
                     self.shared.tell_news();
                 }
             }
@@ -294,12 +299,13 @@ impl Engine {
                 objects.insert_mut(object.key.clone(), object);
             }
         }
-        self.shared.objects.store(Arc::new(objects));
+        // Before the objects: whoever sees one knows what was found while it was read.
         if let Some(findings) = findings {
             let (before, across) = &**self.shared.findings.load();
             log_findings(&findings, before);
             self.shared.findings.store(Arc::new((findings, across.clone())));
         }
+        self.shared.objects.store(Arc::new(objects));
         self.shared.tell_news();
         let first = self.awaited.iter().position(|awaited| *awaited == layer).map(|at| self.awaited.remove(at));
         if first.is_some() || !changes.is_empty() {

@@ -168,6 +168,11 @@ impl Progress {
             proxy.lag.filter(|lag| lag.last > revision).map(|lag| Span { first: lag.first.max(revision + 1), ..lag });
     }
 
+    /// The revision that brought an object; 0 when it concerns nobody.
+    pub(crate) fn revision(&self, key: &ObjectKey) -> Option<u64> {
+        Some(self.objects.get(key)?.revision)
+    }
+
     /// On how many proxies this generation of an object is in force; `None` while it has not come.
     pub(crate) fn count(&self, key: &ObjectKey, generation: i64) -> Option<Count> {
         let arrival = self.objects.get(key).filter(|arrival| arrival.generation == generation)?;

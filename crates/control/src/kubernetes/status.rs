@@ -7,6 +7,7 @@ mod decide;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -172,13 +173,17 @@ impl Writer {
     /// Findings or the progress of proxies are different.
     fn news(&mut self) {
         let now = Instant::now();
+        self.read_findings(now);
+        for key in &self.open {
+            self.work.add(key.clone(), now);
+        }
+    }
+
+    fn read_findings(&mut self, now: Instant) {
         let read = self.shared.findings.load_full();
         if self.read.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &read)) {
             self.findings(&read, now);
             self.read = Some(read);
-        }
-        for key in &self.open {
-            self.work.add(key.clone(), now);
         }
     }
 
@@ -227,6 +232,7 @@ impl Writer {
     /// What has to be written for an object, if anything; else notes whether and when to look again.
     fn look(&mut self, key: &ObjectKey, shown: &ShownStatus, now: Instant) -> Option<Value> {
         let before: Value = serde_json::from_str(&shown.status).unwrap_or_default();
+        self.read_findings(now);
         if !self.others.are_known() {
             self.open.insert(key.clone());
             return None;
@@ -239,6 +245,12 @@ impl Writer {
             in_force: self.in_force(key, shown.generation, now, since),
         };
         self.open.remove(key);
+        // What is wrong across objects is found a moment after an object is in force, and belongs into the same status.
+        if now < since + PATIENCE && !known.rejected() && self.is_unanalysed(key) {
+            self.open.insert(key.clone());
+            self.work.add_later(key.clone(), since + PATIENCE);
+            return None;
+        }
         let mut again = None;
         let wait = match (known.rejected(), &known.in_force) {
             // Either is old: the other has been read since.
@@ -280,6 +292,12 @@ impl Writer {
         }
         // Fails when the object is another one by now.
         Some(json!({"metadata": {"resourceVersion": &*shown.version}, "status": status}))
+    }
+
+    /// Whether findings across objects do not take in this one yet.
+    fn is_unanalysed(&self, key: &ObjectKey) -> bool {
+        let analysed = self.shared.analysed.load(Ordering::Acquire);
+        self.shared.progress().revision(key).is_some_and(|revision| revision > analysed)
     }
 
     fn in_force(&self, key: &ObjectKey, generation: i64, now: Instant, since: Instant) -> InForce {

@@ -109,6 +109,38 @@ async fn an_object_says_when_all_proxies_obey_it() {
     assert_eq!(fake.writes("/status"), writes);
 }
 
+/// Nobody who waits for `ResolvedRefs` is told yes before it was looked.
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_across_objects_stands_in_the_first_status() {
+    let (fake, shared) = (Fake::new(), Arc::new(Shared::new()));
+    fake.put(PATH, manifest("1s"));
+    start(&fake, &shared);
+    let begun = Instant::now();
+    apply(&shared, 1, 1);
+    tokio::time::sleep(PATIENCE / 4).await;
+    assert_eq!(condition(&fake, "ResolvedRefs"), None);
+    let origin =
+        mizzen_types::Origin { object: ObjectKey::new("VirtualService", "shop", "reviews"), field: String::new() };
+    let finding = Finding {
+        code: "MZ0101",
+        severity: mizzen_types::Severity::Error,
+        origin: Some(origin),
+        position: None,
+        message: "there is no such host".to_owned(),
+        hint: None,
+    };
+    shared.findings.store(Arc::new((Vec::new(), vec![finding])));
+    shared.analysed.store(1, Ordering::Release);
+    shared.news.send_modify(|count| *count += 1);
+    fake.until("told", |fake| is(fake, "ResolvedRefs", "False", "no such host")).await;
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    // Where it takes long to look at everything, what is known is told.
+    apply(&shared, 1, 2);
+    fake.put(PATH, manifest("2s"));
+    apply(&shared, 2, 3);
+    fake.until("all the same", |fake| fake.get(PATH).is_some_and(|it| it["status"]["observedGeneration"] == 2)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn counting_again_is_done_at_a_limited_rate() {
     let (fake, shared) = (Fake::new(), Arc::new(Shared::new()));
