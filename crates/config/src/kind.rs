@@ -8,7 +8,7 @@ use crate::code;
 use crate::object::Kind;
 use crate::reader::{Unknown, read};
 use crate::validate::Validate;
-use crate::yaml::{Node, Value};
+use crate::yaml::{Node, Value, shortened};
 use mizzen_types::Severity;
 
 /// One kind that is read.
@@ -85,7 +85,7 @@ pub(crate) fn lookup(api_version: &str, kind: &str) -> Lookup {
             code: code::UNKNOWN_KIND,
             severity: Severity::Error,
             path: "apiVersion".to_owned(),
-            message: format!("{kind} has no version `{version}`; the object is skipped"),
+            message: format!("{kind} has no version `{}`; the object is skipped", shortened(version)),
             hint: Some(format!("write `apiVersion: {prefix}{newest}`")),
         });
     }
@@ -93,7 +93,7 @@ pub(crate) fn lookup(api_version: &str, kind: &str) -> Lookup {
     let (severity, message, hint) = if not_yet {
         (
             Severity::Warning,
-            format!("kind {kind} of {group} is not obeyed by this release; the object is skipped"),
+            format!("kind {} of {group} is not obeyed by this release; the object is skipped", shortened(kind)),
             None,
         )
     } else {
@@ -105,6 +105,7 @@ pub(crate) fn lookup(api_version: &str, kind: &str) -> Lookup {
         });
         let hint = slip.or(elsewhere);
         let severity = if hint.is_some() { Severity::Warning } else { Severity::Info };
+        let (kind, api_version) = (shortened(kind), shortened(api_version));
         (severity, format!("kind {kind} of `{api_version}` is not read by the mesh; the object is skipped"), hint)
     };
     Lookup::Skipped(Raised { code: code::UNKNOWN_KIND, severity, path: "kind".to_owned(), message, hint })

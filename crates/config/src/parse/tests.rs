@@ -586,3 +586,20 @@ proptest::proptest! {
         let _ = report::lines(&parsed.findings);
     }
 }
+
+/// What a file says must not steer the terminal that shows it.
+#[test]
+fn s29_control_characters_of_a_file_are_not_shown_as_they_are() {
+    let kind = "apiVersion: \"networking.\\e[31mistio.io/v1\"\nkind: \"Serv\\e[31miceEntry\"\nmetadata: {name: a}\n";
+    let version = "apiVersion: \"networking.istio.io/v1\\e[31m\"\nkind: Gateway\nmetadata: {name: a}\n";
+    let not_yet = "apiVersion: gateway.networking.k8s.io/v1\nkind: \"Http\\tRoute\"\nmetadata: {name: a}\n";
+    let field =
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: a}\nspec: {\"ser\\e[31mvers\\n\": []}\n";
+    let value = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: \"a\\nb\\e\"}\nspec: {}\n";
+    for text in [kind, version, not_yet, field, value] {
+        let said = report::lines(&parse("f.yaml", text).findings);
+        assert!(said.lines().count() > 1, "{text}: {said}");
+        assert!(!said.contains(|letter: char| letter.is_control() && letter != '\n'), "{said:?}");
+        assert!(!said.contains("\nb") && !said.contains("vers\n"), "{said:?}");
+    }
+}
