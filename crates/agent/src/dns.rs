@@ -114,6 +114,7 @@ mod tests {
             table: [
                 ("web.shop.svc.cluster.local".to_owned(), info("10.96.0.1", "Kubernetes", "web", "shop")),
                 ("web.other.svc.cluster.local".to_owned(), info("10.96.0.2", "Kubernetes", "web", "other")),
+                ("db-0.db.shop.svc.cluster.local".to_owned(), info("10.0.1.1", "Kubernetes", "db-0.db", "shop")),
                 ("api.example.com".to_owned(), info("240.240.0.1", "External", "", "")),
             ]
             .into(),
@@ -126,6 +127,10 @@ mod tests {
             ("web.shop.svc", [10, 96, 0, 1]),
             ("web.shop.svc.cluster.local.", [10, 96, 0, 1]),
             ("web.other", [10, 96, 0, 2]),
+            ("db-0.db", [10, 0, 1, 1]),
+            ("db-0.db.shop", [10, 0, 1, 1]),
+            ("db-0.db.shop.svc", [10, 0, 1, 1]),
+            ("db-0.db.shop.svc.cluster.local", [10, 0, 1, 1]),
             ("api.example.com", [240, 240, 0, 1]),
             ("api.example.com.shop.svc.cluster.local", [240, 240, 0, 1]),
         ] {

@@ -36,6 +36,9 @@ pub struct Workload {
     pub locality: Locality,
     /// Whether a sidecar takes Istio's mutual TLS there (label `security.istio.io/tlsMode`).
     pub sidecar: bool,
+    /// `HOSTNAME.SUBDOMAIN` of a pod that has a subdomain (those of a StatefulSet have): what it is called beside the name of a
+    /// headless Service.
+    pub own_name: Option<Arc<str>>,
 }
 
 impl Workload {

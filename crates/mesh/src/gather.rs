@@ -195,5 +195,6 @@ fn unknown_workload(namespace: &str, name: &str) -> Workload {
         service_account: "".into(),
         locality: Locality::default(),
         sidecar: false,
+        own_name: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mizzen_api::kubernetes::Pod as PodObject;
+use mizzen_api::kubernetes::{Pod as PodObject, PodSpec};
 use mizzen_api::networking::WorkloadEntry;
 use mizzen_config::Meta;
 use mizzen_types::{Labels, Locality};
@@ -34,6 +34,7 @@ impl Pod {
             locality: from_label.or_else(|| node.cloned()).unwrap_or_default(),
             sidecar: labels.get(Workload::TLS_MODE_LABEL) == Some("istio"),
             labels: labels.clone(),
+            own_name: own_name(name, &pod.spec).map(Into::into),
         };
         let mut addresses: Vec<Arc<str>> = Vec::new();
         let listed = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str());
@@ -60,6 +61,12 @@ impl Pod {
     pub fn named_port(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
     }
+}
+
+/// A pod that has a subdomain and names no host is called by its own name there.
+fn own_name(pod: &str, spec: &PodSpec) -> Option<String> {
+    let host = if spec.hostname.is_empty() { pod } else { &spec.hostname };
+    (!spec.subdomain.is_empty()).then(|| format!("{host}.{}", spec.subdomain))
 }
 
 /// What people call the workload that a pod is one of: its Deployment, StatefulSet, CronJob, …; the pod itself when nobody
@@ -112,6 +119,7 @@ impl Outsider {
             locality,
             sidecar,
             labels: all,
+            own_name: None,
         };
         Self { workload: Arc::new(workload), spec: spec.clone() }
     }

@@ -247,6 +247,7 @@ fn workload_of(pod: Option<&Pod>, name: &str, namespace: &str, labels: &Labels) 
             service_account: "".into(),
             locality: Locality::default(),
             sidecar: false,
+            own_name: None,
         },
     }
 }

@@ -1,6 +1,7 @@
 //! What rules become, case by case: a small mesh, one rule, and the part of a resource that it decides.
 
 mod endpoints;
+mod names;
 mod proxies;
 mod routes;
 
