@@ -1,5 +1,7 @@
 //! Which kinds are read, in which versions, and how.
 
+use std::sync::Arc;
+
 use mizzen_api::{kubernetes, networking, security, telemetry};
 use serde::de::DeserializeOwned;
 
@@ -34,7 +36,7 @@ pub(crate) const KNOWN: &[Known] = &[
     istio::<networking::VirtualService>(NETWORKING, V1_ALL, "VirtualService"),
     istio::<networking::DestinationRule>(NETWORKING, V1_ALL, "DestinationRule"),
     istio::<networking::Gateway>(NETWORKING, V1_ALL, "Gateway"),
-    istio::<networking::ServiceEntry>(NETWORKING, V1_ALL, "ServiceEntry"),
+    Known { read: read_service_entry, ..istio::<networking::ServiceEntry>(NETWORKING, V1_ALL, "ServiceEntry") },
     istio::<networking::WorkloadEntry>(NETWORKING, V1_ALL, "WorkloadEntry"),
     istio::<networking::WorkloadGroup>(NETWORKING, V1_ALL, "WorkloadGroup"),
     istio::<networking::Sidecar>(NETWORKING, V1_ALL, "Sidecar"),
@@ -173,6 +175,19 @@ where
             None
         }
     }
+}
+
+/// The only kind whose status counts: addresses that were given once stay.
+fn read_service_entry(document: &Node, check: &mut Check) -> Option<Kind> {
+    let mut kind = read_spec::<networking::ServiceEntry>(document, check)?;
+    let addresses = document.get("status").and_then(|status| status.get("addresses"));
+    // What cannot be read there is no fault of the object's author, and is written anew.
+    if let (Kind::ServiceEntry(entry), Some(addresses)) = (&mut kind, addresses)
+        && let (Ok(given), _) = read(addresses, "status.addresses")
+    {
+        Arc::make_mut(entry).given = given;
+    }
+    Some(kind)
 }
 
 fn read_root<T>(document: &Node, check: &mut Check) -> Option<Kind>

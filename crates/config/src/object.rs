@@ -22,6 +22,18 @@ impl Object {
         self.key == other.key && self.meta.same_content(&other.meta) && self.kind == other.kind
     }
 
+    /// The same, whatever a control plane has written into the status of either.
+    pub fn same_but_for_status(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::ServiceEntry(own), Kind::ServiceEntry(others)) if own.given != others.given => {
+                let given = own.given.clone();
+                let kind = Kind::ServiceEntry(Arc::new(networking::ServiceEntry { given, ..(**others).clone() }));
+                self.same_content(&Self { kind, ..other.clone() })
+            }
+            _ => self.same_content(other),
+        }
+    }
+
     /// Points at a field of this object.
     pub fn origin(&self, field: impl Into<String>) -> Origin {
         Origin { object: self.key.clone(), field: field.into() }

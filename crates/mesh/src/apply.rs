@@ -1,12 +1,15 @@
 //! One step from a mesh to the next: read what changed, then make the endpoints anew of the services it touched.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mizzen_api::mesh::MeshConfig;
-use mizzen_config::{Change, Kind, Object};
+use mizzen_api::networking::ServiceEntry;
+use mizzen_config::{Change, Kind, Meta, Object};
 use mizzen_types::{Hostname, Labels, ObjectKey};
 
+use crate::allot::{Claim, allot};
 use crate::dirty::{Dirty, Named};
 use crate::endpoint::Endpoints;
 use crate::pod::{Outsider, Pod, node_locality};
@@ -16,7 +19,8 @@ use crate::sidecar::SidecarRule;
 use crate::{Map, Mesh, declare, gather};
 
 pub(crate) fn apply(mesh: &Mesh, changes: &[Change]) -> (Arc<Mesh>, Dirty) {
-    let mut step = Step { mesh: mesh.clone(), stale: BTreeSet::new(), dirty: Dirty::default() };
+    let mut step =
+        Step { mesh: mesh.clone(), stale: BTreeSet::new(), settled: BTreeSet::new(), dirty: Dirty::default() };
     // The mesh configuration decides how all others are read.
     for change in changes {
         match change {
@@ -31,6 +35,7 @@ pub(crate) fn apply(mesh: &Mesh, changes: &[Change]) -> (Arc<Mesh>, Dirty) {
             Change::Delete(key) => step.delete(key),
         }
     }
+    step.give_addresses(mesh);
     step.finish()
 }
 
@@ -46,6 +51,8 @@ struct Step {
     mesh: Mesh,
     /// Services whose endpoints have to be made anew.
     stale: BTreeSet<ServiceKey>,
+    /// Services that were made anew, and have lost the addresses that they were given.
+    settled: BTreeSet<ServiceKey>,
     dirty: Dirty,
 }
 
@@ -89,6 +96,15 @@ impl Step {
                 self.mesh.objects = self.mesh.objects.insert(object.key.clone(), object.clone());
                 return;
             }
+            if let Kind::ServiceEntry(entry) = &object.kind
+                && old.same_but_for_status(object)
+            {
+                self.mesh.objects = self.mesh.objects.insert(object.key.clone(), object.clone());
+                for service in self.services_of(object, entry) {
+                    self.redeclare(order(object), service);
+                }
+                return;
+            }
             self.take_out(&old, Some(object));
         }
         self.mesh.objects = self.mesh.objects.insert(object.key.clone(), object.clone());
@@ -119,7 +135,7 @@ impl Step {
                 self.declare(order(object), service);
             }
             Kind::ServiceEntry(entry) => {
-                for service in declare::service_entry(key, meta.created.0, entry, &mesh.config) {
+                for service in self.services_of(object, entry) {
                     self.declare(order(object), service);
                 }
             }
@@ -327,12 +343,29 @@ impl Step {
         self.dirty.virtual_services.extend(hosts);
     }
 
+    fn services_of(&self, object: &Object, entry: &ServiceEntry) -> Vec<Service> {
+        let Meta { created, labels, .. } = &object.meta;
+        declare::service_entry(&object.key, created.0, labels, entry, &self.mesh.config)
+    }
+
     fn declare(&mut self, order: Order, service: Service) {
+        let key = service.key.clone();
+        self.redeclare(order, service);
+        self.touched(key);
+    }
+
+    /// The same for a declaration that tells proxies nothing new.
+    fn redeclare(&mut self, order: Order, service: Service) {
         let key = service.key.clone();
         let all = self.mesh.declared.get(&key).cloned().unwrap_or_default();
         let all = all.insert((service.registry, order), Arc::new(service));
         self.mesh.declared = self.mesh.declared.insert(key.clone(), all);
-        self.settle(key);
+        self.settle(&key);
+    }
+
+    fn touched(&mut self, key: ServiceKey) {
+        self.dirty.services.insert(key.clone());
+        self.stale.insert(key);
     }
 
     fn undeclare(&mut self, key: &ServiceKey, by: &(Registry, Order)) {
@@ -340,23 +373,24 @@ impl Step {
         let all = all.remove(by);
         self.mesh.declared =
             if all.is_empty() { self.mesh.declared.remove(key) } else { self.mesh.declared.insert(key.clone(), all) };
-        self.settle(key.clone());
+        self.settle(key);
+        self.touched(key.clone());
     }
 
     /// Of several declarations Kubernetes' counts, else the oldest; the others add ports (reference: semantics 99, 195).
-    fn settle(&mut self, key: ServiceKey) {
+    fn settle(&mut self, key: &ServiceKey) {
         let mesh = &mut self.mesh;
-        let declarations: Vec<_> = mesh.declared.get(&key).into_iter().flat_map(|all| all.values().cloned()).collect();
-        if let Some(target) = mesh.services.get(&key).and_then(|service| service.alias_of.clone()) {
-            let others = mesh.aliases.get(&target).map(|keys| keys.remove(&key)).unwrap_or_default();
+        let declarations: Vec<_> = mesh.declared.get(key).into_iter().flat_map(|all| all.values().cloned()).collect();
+        if let Some(target) = mesh.services.get(key).and_then(|service| service.alias_of.clone()) {
+            let others = mesh.aliases.get(&target).map(|keys| keys.remove(key)).unwrap_or_default();
             mesh.aliases =
                 if others.is_empty() { mesh.aliases.remove(&target) } else { mesh.aliases.insert(target, others) };
         }
         let mut listed = mesh.services_of_namespace.get(&key.namespace).cloned().unwrap_or_default();
         match declarations.split_first() {
             None => {
-                mesh.services = mesh.services.remove(&key);
-                listed = listed.remove(&key);
+                mesh.services = mesh.services.remove(key);
+                listed = listed.remove(key);
             }
             Some((first, others)) => {
                 let mut service = first.clone();
@@ -374,8 +408,36 @@ impl Step {
             }
         }
         mesh.services_of_namespace = mesh.services_of_namespace.insert(key.namespace.clone(), listed);
-        self.dirty.services.insert(key.clone());
-        self.stale.insert(key);
+        let claim = mesh.services.get(key).and_then(|service| Claim::of(service));
+        mesh.claims = match claim {
+            Some(claim) => mesh.claims.insert(key.clone(), claim),
+            None => mesh.claims.remove(key),
+        };
+        self.settled.insert(key.clone());
+    }
+
+    /// Gives addresses to services without any. They are thought out anew only when what is wanted or taken has changed.
+    fn give_addresses(&mut self, before: &Mesh) {
+        let settled = std::mem::take(&mut self.settled);
+        let claims = self.mesh.claims.clone();
+        let mut given: Vec<(ServiceKey, Vec<IpAddr>)> = Vec::new();
+        if settled.iter().all(|key| before.claims.get(key) == claims.get(key)) {
+            let of = |key| before.services.get(key).map(|service| service.given_addresses.clone());
+            given.extend(settled.iter().filter_map(|key| Some((key.clone(), of(key)?))));
+        } else {
+            given.extend(allot(claims.iter()).into_iter().map(|(key, addresses)| (key.clone(), addresses)));
+        }
+        for (key, addresses) in given {
+            let Some(service) = self.mesh.services.get(&key) else { continue };
+            if service.given_addresses != addresses {
+                let mut service = service.clone();
+                Arc::make_mut(&mut service).given_addresses = addresses.clone();
+                self.mesh.services = self.mesh.services.insert(key.clone(), service);
+            }
+            if before.services.get(&key).is_none_or(|service| service.given_addresses != addresses) {
+                self.dirty.services.insert(key);
+            }
+        }
     }
 
     /// A Service whose address became another one.

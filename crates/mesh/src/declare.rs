@@ -6,7 +6,7 @@ use mizzen_api::kubernetes::Service as ServiceObject;
 use mizzen_api::mesh::MeshConfig;
 use mizzen_api::networking::{ServiceEntry, ServiceEntryLocation, ServiceEntryResolution};
 use mizzen_api::wire::IntOrString;
-use mizzen_types::{Hostname, ObjectKey, Protocol};
+use mizzen_types::{Hostname, Labels, ObjectKey, Protocol};
 
 use crate::service::{Registry, Resolution, Service, ServiceKey, ServicePort, TargetPort};
 use crate::visibility::Visibility;
@@ -58,6 +58,8 @@ pub(crate) fn kubernetes(
         created,
         ports: spec.ports.iter().map(port).filter(|port| port.protocol != Protocol::Udp).collect(),
         addresses: spec.addresses().map(str::to_owned).collect(),
+        wants_addresses: None,
+        given_addresses: Vec::new(),
         resolution,
         alias_of: alias.then(|| Hostname::new(&spec.external_name)),
         external: alias,
@@ -73,6 +75,7 @@ pub(crate) fn kubernetes(
 pub(crate) fn service_entry(
     origin: &ObjectKey,
     created: i64,
+    labels: &Labels,
     entry: &ServiceEntry,
     config: &MeshConfig,
 ) -> Vec<Service> {
@@ -93,12 +96,14 @@ pub(crate) fn service_entry(
         let host = Hostname::new(host);
         Service {
             name: host.as_str().into(),
-            key: ServiceKey { host, namespace: origin.namespace.clone() },
+            key: ServiceKey { host: host.clone(), namespace: origin.namespace.clone() },
             registry: Registry::ServiceEntry,
             origin: origin.clone(),
             created,
             ports: entry.ports.iter().map(port).filter(|port| port.protocol != Protocol::Udp).collect(),
             addresses: entry.addresses.iter().map(|address| plain_address(address)).collect(),
+            wants_addresses: wants_addresses(labels, entry, &host),
+            given_addresses: Vec::new(),
             resolution,
             alias_of: None,
             external: entry.location == ServiceEntryLocation::MeshExternal,
@@ -109,6 +114,24 @@ pub(crate) fn service_entry(
         }
     };
     entry.hosts.iter().map(of_host).collect()
+}
+
+/// The label by which a ServiceEntry says that its hosts get no addresses.
+const AUTOMATIC_ADDRESSES: &str = "networking.istio.io/enable-autoallocate-ip";
+
+/// Whether a host of an entry is to be given addresses, and which it was given before (reference: features 5.6). Where
+/// connections go to wherever the client wanted, nobody would be at a given one; a wildcard has no single name to ask for.
+fn wants_addresses(labels: &Labels, entry: &ServiceEntry, host: &Hostname) -> Option<Vec<IpAddr>> {
+    let refused = labels.get(AUTOMATIC_ADDRESSES).is_some_and(|value| value.eq_ignore_ascii_case("false"));
+    let fits = matches!(
+        entry.resolution,
+        ServiceEntryResolution::Static | ServiceEntryResolution::Dns | ServiceEntryResolution::DnsRoundRobin
+    );
+    if refused || !fits || !entry.addresses.is_empty() || host.is_wildcard() {
+        return None;
+    }
+    let of_host = entry.given.iter().filter(|given| Hostname::new(&given.host) == *host);
+    Some(of_host.filter_map(|given| given.value.parse().ok()).collect())
 }
 
 pub(crate) fn export_annotation() -> &'static str {

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mizzen_types::{Hostname, Labels};
+use mizzen_config::Kind;
+use mizzen_types::{Hostname, Labels, ObjectKey};
 
 use crate::rules::{Attachment, DestinationPolicy, VirtualServiceRule};
 use crate::service::{Registry, Resolution, Service, ServiceKey};
@@ -26,6 +27,34 @@ impl Mesh {
     pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
         let keys = self.services_of_namespace.get(namespace);
         keys.into_iter().flat_map(|keys| keys.iter()).filter_map(|key| self.services.get(key))
+    }
+
+    /// The addresses that hosts of a ServiceEntry are given: what its status is to say. `None` when it wants none.
+    pub fn given_addresses(&self, entry: &ObjectKey) -> Option<Vec<(String, IpAddr)>> {
+        let object = self.objects.get(entry)?;
+        let Kind::ServiceEntry(spec) = &object.kind else { return None };
+        let mut given: Vec<(String, IpAddr)> = Vec::new();
+        for written in &spec.hosts {
+            if given.iter().any(|(host, _)| host == written) {
+                continue;
+            }
+            let key = ServiceKey { host: Hostname::new(written), namespace: entry.namespace.clone() };
+            let declared = self.declared.get(&key).into_iter().flat_map(|all| all.values());
+            let wants = declared.filter(|it| it.origin == *entry).any(|it| it.wants_addresses.is_some());
+            if wants && let Some(service) = self.services.get(&key) {
+                given.extend(service.given_addresses.iter().map(|address| (written.clone(), *address)));
+            }
+        }
+        (!given.is_empty()).then_some(given)
+    }
+
+    /// ServiceEntries whose hosts are given other addresses than their status says.
+    pub fn given_anew(&self) -> impl Iterator<Item = &ObjectKey> {
+        let services = self.claims.keys().filter_map(|key| self.services.get(key));
+        let anew = |service: &&Arc<Service>| {
+            service.wants_addresses.as_ref().is_some_and(|before| *before != service.given_addresses)
+        };
+        services.filter(anew).map(|service| &service.origin)
     }
 
     /// The service that `host` means to a client in `namespace`: the one of its own namespace, else Kubernetes', else

@@ -1,5 +1,6 @@
 //! Services: what can be called by name, whoever declared it. Not here: who answers (see `endpoint`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mizzen_types::{Hostname, Labels, ObjectKey, Protocol};
@@ -65,6 +66,11 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Virtual addresses (or CIDR ranges); none when headless or not assigned.
     pub addresses: Vec<String>,
+    /// Whether it is to be given addresses because it has none, and those that it was given before.
+    pub wants_addresses: Option<Vec<IpAddr>>,
+    /// Those that it is given. Nobody has them: they count for callers whose names are resolved beside their proxy, which then knows
+    /// by them whom a connection is for.
+    pub given_addresses: Vec<IpAddr>,
     pub resolution: Resolution,
     pub alias_of: Option<Hostname>,
     /// Outside of the mesh: no mesh TLS.

@@ -1,4 +1,5 @@
 mod cluster;
+mod given;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -30,6 +30,18 @@ pub struct ServiceEntry {
     pub export_to: Vec<String>,
     /// Names of which the certificate of an endpoint must have one.
     pub subject_alt_names: Vec<String>,
+    /// `status.addresses`: what a control plane gave to hosts without an address. No field of `spec`.
+    #[serde(skip)]
+    pub given: Vec<GivenAddress>,
+}
+
+/// An address that a control plane gave to a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GivenAddress {
+    pub value: String,
+    /// As the entry writes it.
+    pub host: String,
 }
 
 /// A port of a service.

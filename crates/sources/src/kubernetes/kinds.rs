@@ -151,6 +151,7 @@ const STATUS: Keep = Keep::Only(&[
     // Of Istio's kinds: what the control plane has written there.
     ("observedGeneration", Keep::All),
     ("validationMessages", Keep::All),
+    ("addresses", Keep::All),
 ]);
 
 /// Keys of the mesh's ConfigMap, and of the Secrets that gateways and TLS to upstreams use.
