@@ -281,8 +281,14 @@ impl Engine {
             for change in &changes {
                 match change {
                     Change::Put(object) => {
-                        if reconciled(&object.kind) {
-                            progress.changed(&object.key, object.meta.version.generation);
+                        let same = |before: &Arc<Object>| before.same_but_for_status(object);
+                        let generation = object.meta.version.generation;
+                        match reconciled(&object.kind) {
+                            true if objects.get(&object.key).is_some_and(same) => {
+                                progress.renamed(&object.key, generation);
+                            }
+                            true => progress.changed(&object.key, generation),
+                            false => {}
                         }
                         objects.insert_mut(object.key.clone(), object.clone());
                     }
@@ -345,6 +351,7 @@ impl Engine {
         let old = self.shared.world.load_full();
         let (mesh, dirty) = old.mesh.apply(&changes);
         if dirty.is_empty() {
+            self.shared.world.store(Arc::new(old.with(mesh)));
             self.shared.progress().applied(None, now());
             self.shared.tell_news();
             self.debounce.applied(now(), began.elapsed());

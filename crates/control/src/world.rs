@@ -86,6 +86,11 @@ impl World {
         Self { revision, mesh, at, touched }
     }
 
+    /// The same for proxies, after a change that they are told nothing of.
+    pub(crate) fn with(&self, mesh: Arc<Mesh>) -> Self {
+        Self { revision: self.revision, mesh, at: self.at, touched: self.touched.clone() }
+    }
+
     pub(crate) const fn clusters_since(&self) -> u64 {
         self.touched.clusters
     }

@@ -35,3 +35,28 @@ async fn nobody_is_served_before_all_sources_have_been_read() {
     events.send(Event::Stop).unwrap();
     running.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn addresses_in_a_status_are_taken_in_and_concern_no_proxy() {
+    let shared = Arc::new(Shared::new());
+    let (events, queue) = mpsc::unbounded_channel();
+    let running = tokio::spawn(Engine::new(shared.clone(), vec![Layer::Files], queue, &events).run());
+    let send = |yaml: &str| events.send(Event::Config(Layer::Files, batch(yaml))).unwrap();
+    let entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, namespace: x, generation: 1}, spec: \
+                 {hosts: [a.example.com], ports: [{number: 3306, name: tcp, protocol: TCP}], resolution: DNS}";
+    send(&format!("{entry}}}"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let key = ObjectKey::new("ServiceEntry", "x", "a");
+    let given = || shared.world.load().mesh.given_addresses(&key).unwrap();
+    let (first, revision) = (given(), shared.world.load().revision);
+    let arrived = shared.progress().count(&key, 1);
+    assert!(arrived.is_some());
+    let addresses: Vec<_> = first.iter().map(|(host, ip)| format!("{{value: '{ip}', host: {host}}}")).collect();
+    send(&format!("{entry}, status: {{addresses: [{}]}}}}", addresses.join(", ")));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((given(), shared.world.load().revision), (first, revision));
+    assert_eq!(shared.world.load().mesh.given_anew().count(), 0, "what stands there is known");
+    assert_eq!(shared.progress().count(&key, 1), arrived);
+    events.send(Event::Stop).unwrap();
+    running.await.unwrap();
+}

@@ -364,11 +364,18 @@ pub(crate) fn failure(code: u16, message: &str) -> (u16, Value) {
     (code, status)
 }
 
-/// The kinds of a group: of those that are asked for, VirtualServices.
+/// The kinds of a group: of those that are asked for, VirtualServices and ServiceEntries.
 fn served(group: &str, version: &str) -> Value {
-    let rule = json!({"name": "virtualservices", "singularName": "virtualservice", "namespaced": true,
-        "kind": "VirtualService", "verbs": ["list", "watch"]});
-    let resources = if (group, version) == ("networking.istio.io", "v1") { vec![rule] } else { Vec::new() };
+    let kind = |plural: &str, kind: &str| {
+        json!({"name": plural, "singularName": kind.to_ascii_lowercase(), "namespaced": true, "kind": kind,
+            "verbs": ["list", "watch"]})
+    };
+    let resources = match (group, version) {
+        ("networking.istio.io", "v1") => {
+            vec![kind("virtualservices", "VirtualService"), kind("serviceentries", "ServiceEntry")]
+        }
+        _ => Vec::new(),
+    };
     json!({"kind": "APIResourceList", "groupVersion": format!("{group}/{version}"), "resources": resources})
 }
 

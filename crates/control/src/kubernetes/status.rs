@@ -80,7 +80,10 @@ pub(crate) async fn write(place: Place, shared: Arc<Shared>, statuses: Statuses,
             _ = sweep.tick() => if writer.leading.now() {
                 writer.others.sweep(Instant::now()).await;
             },
-            _ = recount.tick() => writer.recount(Instant::now()),
+            _ = recount.tick() => {
+                writer.readdress(Instant::now());
+                writer.recount(Instant::now());
+            }
             touched = follower.touched() => writer.seen(touched, Instant::now()),
             changed = news.changed(), if gather.is_none() => {
                 if changed.is_err() {
@@ -170,6 +173,16 @@ impl Writer {
         }
     }
 
+    /// Looks at ServiceEntries that say other addresses than their hosts have: those of others may have made them others.
+    fn readdress(&mut self, now: Instant) {
+        let world = self.shared.world.load_full();
+        for key in world.mesh.given_anew() {
+            if !self.open.contains(key) && self.statuses.get(key).is_some() {
+                self.work.add(key.clone(), now);
+            }
+        }
+    }
+
     /// Findings or the progress of proxies are different.
     fn news(&mut self) {
         let now = Instant::now();
@@ -243,6 +256,7 @@ impl Writer {
             generation: shown.generation,
             findings,
             in_force: self.in_force(key, shown.generation, now, since),
+            addresses: self.shared.world.load().mesh.given_addresses(key),
         };
         self.open.remove(key);
         // What is wrong across objects is found a moment after an object is in force, and belongs into the same status.

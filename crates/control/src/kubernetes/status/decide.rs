@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use k8s_openapi::jiff::Timestamp;
 use mizzen_config::code;
@@ -16,6 +17,8 @@ pub(super) struct Known<'a> {
     pub(super) generation: i64,
     pub(super) findings: &'a [Finding],
     pub(super) in_force: InForce,
+    /// Addresses that the hosts of a ServiceEntry are given; `None` when that is not for us to say.
+    pub(super) addresses: Option<Vec<(String, IpAddr)>>,
 }
 
 /// Which generation proxies are told.
@@ -58,11 +61,15 @@ impl Known<'_> {
         // What others have to say stays.
         let others: Vec<_> = old.iter().filter(|it| !conditions.iter().any(|ours| is(it, ours))).cloned().collect();
         conditions.extend(others);
-        let status = json!({
+        let mut status = json!({
             "observedGeneration": self.generation,
             "conditions": conditions,
             "validationMessages": self.findings.iter().map(validation_message).collect::<Vec<_>>(),
         });
+        if let Some(addresses) = &self.addresses {
+            let address = |(host, value): &(String, IpAddr)| json!({"value": value.to_string(), "host": host});
+            status["addresses"] = addresses.iter().map(address).collect();
+        }
         (!same(before, &status)).then_some(status)
     }
 
@@ -167,16 +174,17 @@ fn conditions(status: &Value) -> &[Value] {
     status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether two statuses say the same, whenever they were written.
-fn same(a: &Value, b: &Value) -> bool {
-    said(a) == said(b)
+/// Whether a status says what is wanted already, whenever it was written.
+fn same(before: &Value, wanted: &Value) -> bool {
+    let addresses = wanted.get("addresses");
+    said(before) == said(wanted) && addresses.is_none_or(|addresses| before.get("addresses") == Some(addresses))
 }
 
 /// Equal for statuses that say the same.
 pub(super) fn digest(status: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     let (generation, conditions, messages) = said(status);
-    format!("{generation}{conditions:?}{messages}").hash(&mut hasher);
+    format!("{generation}{conditions:?}{messages}{}", status["addresses"]).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -203,3 +203,53 @@ async fn a_wrong_object_says_why_and_a_right_one_again_that_it_is_right() {
     apply(&shared, 2, 1);
     fake.until("that it is right", |fake| is(fake, "Accepted", "True", "") && is(fake, "Reconciled", "True", "")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_entry_says_which_addresses_its_hosts_are_given() {
+    let (fake, shared) = (Fake::new(), Arc::new(Shared::new()));
+    let path = PATH.replace("virtualservices/reviews", "serviceentries/api");
+    let entry = |name: &str, more: &[(&str, Value)]| {
+        let mut spec = json!({
+            "hosts": [format!("{name}.example.com"), format!("*.{name}.example.com")],
+            "ports": [{"number": 3306, "name": "tcp", "protocol": "TCP"}],
+            "resolution": "STATIC",
+            "endpoints": [{"address": "192.0.2.1"}],
+        });
+        spec.as_object_mut().unwrap().extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let metadata = json!({"name": name, "namespace": "shop"});
+        json!({"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": metadata, "spec": spec})
+    };
+    // The engine's part.
+    let apply = |manifest: &Value, revision| {
+        let mut object = (*parse("a.yaml", &manifest.to_string()).objects.remove(0)).clone();
+        object.meta.version.generation = 1;
+        let object = Arc::new(object);
+        let mut objects = (**shared.objects.load()).clone();
+        objects.insert_mut(object.key.clone(), object.clone());
+        shared.objects.store(Arc::new(objects));
+        let (mesh, _) = shared.world.load().mesh.apply(&[mizzen_config::Change::Put(object.clone())]);
+        shared.world.store(Arc::new(shared.world.load().with(mesh)));
+        shared.progress().changed(&object.key, 1);
+        shared.progress().applied(Some(revision), std::time::Instant::now());
+        shared.news.send_modify(|count| *count += 1);
+    };
+    let said = |fake: &Fake| fake.get(&path).map(|object| object["status"]["addresses"].clone()).unwrap_or_default();
+    let given = || {
+        let key = ObjectKey::new("ServiceEntry", "shop", "api");
+        let all = shared.world.load().mesh.given_addresses(&key).unwrap_or_default();
+        all.into_iter().map(|(host, value)| json!({"value": value.to_string(), "host": host})).collect::<Value>()
+    };
+    fake.put(&path, entry("api", &[]));
+    start(&fake, &shared);
+    apply(&entry("api", &[]), 1);
+    fake.until("the addresses", |fake| said(fake).as_array().is_some_and(|all| all.len() == 2)).await;
+    let first = said(&fake);
+    assert_eq!((&first, &first[0]["host"]), (&given(), &json!("api.example.com")));
+    let writes = fake.writes("/status");
+    tokio::time::sleep(RECOUNT * 4).await;
+    assert_eq!(fake.writes("/status"), writes, "said once");
+    // Somebody chooses one of them for himself.
+    apply(&entry("other", &[("addresses", json!([first[0]["value"]]))]), 2);
+    fake.until("other addresses", |fake| said(fake) != first).await;
+    assert_eq!(said(&fake), given());
+}

@@ -24,7 +24,7 @@ fn show(status: &Value) -> Vec<String> {
 
 #[track_caller]
 fn check(findings: &[Finding], in_force: InForce, expected: &[&str]) -> Value {
-    let known = Known { generation: 3, findings, in_force };
+    let known = Known { generation: 3, findings, in_force, addresses: None };
     let status = known.status(&Value::Null, Timestamp::from_second(0).unwrap()).unwrap();
     assert_eq!(show(&status), expected);
     assert_eq!(status["observedGeneration"], 3);
@@ -86,7 +86,7 @@ fn conflicts_and_dead_names_have_conditions_of_their_own() {
         ],
     );
     // Who waits for the end of a conflict is told.
-    let known = Known { generation: 4, findings: &[], in_force: newest };
+    let known = Known { generation: 4, findings: &[], in_force: newest, addresses: None };
     let after = known.status(&status, Timestamp::from_second(60).unwrap()).unwrap();
     assert_eq!(show(&after)[2], "Conflicted=False/NoConflicts no other object claims the same");
     let time = |status: &Value, index: usize| status["conditions"][index]["lastTransitionTime"].clone();
@@ -110,7 +110,8 @@ fn a_kind_that_is_not_obeyed_is_never_in_force() {
 #[test]
 fn proxies_that_come_and_go_are_counted_again_and_take_nothing_back() {
     let now = Timestamp::from_second(0).unwrap();
-    let known = |generation, count| Known { generation, findings: &[], in_force: InForce::Newest(count) };
+    let known =
+        |generation, count| Known { generation, findings: &[], in_force: InForce::Newest(count), addresses: None };
     let status = known(3, count(2, 2, 0)).status(&Value::Null, now).unwrap();
     assert!(known(3, count(0, 1, 0)).was_in_force(&status) && !known(4, count(0, 1, 0)).was_in_force(&status));
     // One is being told.
@@ -134,10 +135,28 @@ fn proxies_that_come_and_go_are_counted_again_and_take_nothing_back() {
 fn conditions_of_others_stay() {
     let now = Timestamp::from_second(0).unwrap();
     let before = json!({"conditions": [{"type": "Theirs", "status": "True", "lastProbeTime": null}], "addresses": [1]});
-    let known = Known { generation: 1, findings: &[], in_force: InForce::Newest(count(1, 1, 0)) };
+    let known = Known { generation: 1, findings: &[], in_force: InForce::Newest(count(1, 1, 0)), addresses: None };
     let status = known.status(&before, now).unwrap();
     assert!(show(&status).iter().any(|it| it.starts_with("Theirs=True")), "{status}");
     assert_eq!(status.get("addresses"), None, "left to the patch");
+}
+
+#[test]
+fn addresses_that_hosts_are_given_are_said() {
+    let now = Timestamp::from_second(0).unwrap();
+    let known = |address: &str| Known {
+        generation: 1,
+        findings: &[],
+        in_force: InForce::Newest(count(1, 1, 0)),
+        addresses: Some(vec![("api.example.com".to_owned(), address.parse().unwrap())]),
+    };
+    let status = known("240.240.0.1").status(&Value::Null, now).unwrap();
+    assert_eq!(status["addresses"], json!([{"value": "240.240.0.1", "host": "api.example.com"}]));
+    assert_eq!(known("240.240.0.1").status(&status, now), None);
+    // Nothing but these is different.
+    let other = known("240.240.0.2").status(&status, now).unwrap();
+    assert_eq!(other["addresses"][0]["value"], "240.240.0.2");
+    assert!(digest(&other) != digest(&status));
 }
 
 #[test]
