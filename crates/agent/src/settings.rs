@@ -292,8 +292,7 @@ fn flag(text: &str) -> Option<bool> {
 
 /// Says what is asked for and not done.
 fn not_obeyed(inputs: &Inputs, config: &proxy_config::ProxyConfig, notes: &mut Vec<String>) {
-    const SWITCHES: [(&str, &str); 6] = [
-        ("ISTIO_META_DNS_AUTO_ALLOCATE", "a ServiceEntry without addresses is given none"),
+    const SWITCHES: [(&str, &str); 5] = [
         ("ISTIO_META_ENABLE_HBONE", "tunnels (HBONE) are not spoken"),
         ("FILE_MOUNTED_CERTS", "certificates come from the certificate authority, not from files"),
         ("PROXY_CONFIG_XDS_AGENT", "proxy configuration is read once, at the start"),

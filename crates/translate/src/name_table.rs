@@ -26,7 +26,7 @@ pub fn name_table(mesh: &Mesh, scope: &Scope) -> Resource {
     }
     for imported in &services {
         let service = &imported.service;
-        let ips = addresses(mesh, service);
+        let ips = addresses(mesh, scope, service);
         if ips.is_empty() {
             continue;
         }
@@ -83,13 +83,16 @@ fn add(all: &mut Vec<String>, address: &str) {
     }
 }
 
-/// A service's own addresses; of a headless one those of its pods that take connections. Ranges are no address to call.
-fn addresses(mesh: &Mesh, service: &Service) -> Vec<String> {
+/// A service's own addresses; of a headless one those of its pods that take connections. Ranges are no address to call,
+/// and who has none may have been given some.
+fn addresses(mesh: &Mesh, scope: &Scope, service: &Service) -> Vec<String> {
     if service.resolution == Resolution::Alias {
         return Vec::new();
     }
     if !service.is_headless() {
-        return service.addresses.iter().filter(|address| is_address(address)).cloned().collect();
+        let mut addresses = scope.client.given.addresses(service);
+        addresses.retain(|address| is_address(address));
+        return addresses;
     }
     let mut all = Vec::new();
     for endpoint in ready(mesh, service) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mizzen_mesh::{Mesh, Pod, SidecarRule, Workload};
+use mizzen_mesh::{Mesh, Pod, Service, SidecarRule, Workload};
 use mizzen_types::{Labels, Locality};
 use serde_json::Value;
 use thiserror::Error;
@@ -81,6 +81,8 @@ pub struct ProxyView {
     pub bind: String,
     /// Whether ports below 1024 cannot be bound.
     pub unprivileged: bool,
+    /// Whether the workload's names are resolved beside the proxy (Istio: `DNS_CAPTURE`).
+    pub resolves_names: bool,
     /// A person looking, not a proxy.
     pub observer: bool,
     pub canonical_service: String,
@@ -99,6 +101,28 @@ pub struct Client {
     pub cluster_id: String,
     pub locality: Locality,
     pub unprivileged: bool,
+    pub given: Families,
+}
+
+/// Of which families a proxy takes the addresses that services without any are given. Of none where it does not answer for names
+/// itself: nobody else knows them (Istio does the same).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Families {
+    pub v4: bool,
+    pub v6: bool,
+}
+
+impl Families {
+    /// The addresses at which a service is called, without ranges.
+    pub(crate) fn addresses(self, service: &Service) -> Vec<String> {
+        let is_address = |text: &&String| text.parse::<IpAddr>().is_ok();
+        let own: Vec<String> = service.addresses.iter().filter(is_address).cloned().collect();
+        if !own.is_empty() {
+            return own;
+        }
+        let taken = |address: &&IpAddr| if address.is_ipv4() { self.v4 } else { self.v6 };
+        service.given_addresses.iter().filter(taken).map(ToString::to_string).collect()
+    }
 }
 
 /// What the resources that several proxies may share depend on, besides the mesh: the key of a cache.
@@ -119,6 +143,11 @@ impl ProxyView {
     pub(crate) fn families(&self) -> (bool, bool) {
         let v6 = |address: &&String| address.contains(':');
         (self.addresses.iter().any(|address| !v6(&address)), self.addresses.iter().any(|address| v6(&address)))
+    }
+
+    pub(crate) fn given(&self) -> Families {
+        let (v4, v6) = self.families();
+        if self.role == Role::Sidecar && self.resolves_names { Families { v4, v6 } } else { Families::default() }
     }
 
     /// Reads a node's id and metadata; what the mesh knows of the pod wins over what the proxy says of itself.
@@ -189,6 +218,7 @@ impl ProxyView {
             application: application(node_id, metadata.get("MIZZEN_APP"))?,
             bind: text("MIZZEN_BIND").unwrap_or("0.0.0.0").to_owned(),
             unprivileged: matches!(metadata.get("UNPRIVILEGED_POD"), Some(value) if is_true(value)),
+            resolves_names: matches!(metadata.get("DNS_CAPTURE"), Some(value) if is_true(value)),
             observer: matches!(metadata.get("MIZZEN_OBSERVER"), Some(value) if is_true(value)),
             canonical_service: workload.canonical_service().to_owned(),
             canonical_revision: workload.canonical_revision().unwrap_or("latest").to_owned(),
@@ -210,6 +240,7 @@ impl ProxyView {
             cluster_id: self.cluster_id.clone(),
             locality: self.locality.clone(),
             unprivileged: self.unprivileged,
+            given: self.given(),
         };
         Scope {
             client: Arc::new(client),

@@ -258,7 +258,7 @@ fn mistakes_are_named() {
 #[test]
 fn what_is_asked_for_and_not_done_is_said() {
     for (name, value) in [
-        ("ISTIO_META_DNS_AUTO_ALLOCATE", "true"),
+        ("ISTIO_META_ENABLE_HBONE", "true"),
         ("OUTPUT_CERTS", "/etc/certs"),
         ("CA_PROVIDER", "GoogleCA"),
         ("PROXY_CONFIG", r#"{"caCertificatesPem":["x"]}"#),
@@ -266,7 +266,9 @@ fn what_is_asked_for_and_not_done_is_said() {
         let notes = resolve(&with(name, value)).unwrap().notes;
         assert_eq!(notes.len(), 1, "{name}: {notes:?}");
     }
-    assert_eq!(resolve(&with("ISTIO_META_DNS_CAPTURE", "false")).unwrap().notes, Vec::<String>::new());
+    for (name, value) in [("ISTIO_META_DNS_CAPTURE", "false"), ("ISTIO_META_DNS_AUTO_ALLOCATE", "true")] {
+        assert_eq!(resolve(&with(name, value)).unwrap().notes, Vec::<String>::new(), "{name}");
+    }
 }
 
 #[test]

@@ -98,12 +98,13 @@ pub(crate) fn try_get(to: &str, host: &str) -> std::io::Result<Page> {
 /// Says nothing, and hears what the server has to say.
 pub(crate) fn greeting(to: &str) -> String {
     let began = Instant::now();
-    let heard = connect(to).and_then(|stream| {
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    });
-    heard.unwrap_or_else(|error| panic!("greeting of {to}: {error} after {:?}", began.elapsed()))
+    try_greeting(to).unwrap_or_else(|error| panic!("greeting of {to}: {error} after {:?}", began.elapsed()))
+}
+
+pub(crate) fn try_greeting(to: &str) -> std::io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(connect(to)?).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
 }
 
 pub(crate) fn connect(to: &str) -> std::io::Result<TcpStream> {

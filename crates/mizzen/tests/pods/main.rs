@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use apps::{PATIENCE, get, greeting, try_get};
+use apps::{PATIENCE, get, greeting, try_get, try_greeting};
 use bed::{Pod, in_namespaces};
 use mesh::{Mesh, Sidecar};
 
@@ -278,6 +278,9 @@ fn names_are_answered_by_the_sidecar() {
             assert_eq!(ask(name), ["10.96.0.10"], "{name}");
         }
         assert_eq!(ask("db.default.svc.cluster.local."), ["10.66.2.2"], "a headless service has its pods' addresses");
+        for name in ["db-0.db.", "db-0.db.default.", "db-0.db.default.svc.", "db-0.db.default.svc.cluster.local."] {
+            assert_eq!(ask(name), ["10.66.2.2"], "{name}: its pods have names of their own");
+        }
         assert_eq!(client.call(|| dns::ask_on_stream("10.66.3.2:53", "web.")), ["10.96.0.10"]);
         // All others are asked elsewhere, by a user whose queries are not caught.
         assert_eq!(ask("elsewhere.example."), ["192.0.2.7"]);
@@ -286,5 +289,47 @@ fn names_are_answered_by_the_sidecar() {
         // From outside of the mesh nothing is caught.
         let direct = outside.call(|| dns::ask("10.66.3.2:53", "web.default.svc.cluster.local."));
         assert_eq!(direct, ["192.0.2.8"]);
+    });
+}
+
+/// Two services outside of the cluster on one port, neither of which has an address.
+const WITHOUT_ADDRESSES: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: first, namespace: default}
+spec:
+  hosts: [first.example]
+  ports: [{number: 3307, name: tcp, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: 10.66.2.2, ports: {tcp: 3306}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: second, namespace: default}
+spec:
+  hosts: [second.example]
+  ports: [{number: 3307, name: tcp, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: 10.66.3.2, ports: {tcp: 2525}}]
+";
+
+#[test]
+fn services_without_addresses_are_told_apart_by_those_that_they_are_given() {
+    in_namespaces("services_without_addresses_are_told_apart_by_those_that_they_are_given", || {
+        let mesh = Mesh::start(&["--redirect-dns", "--capture-all-dns"], Sidecar::Mizzen);
+        let [client, server, outside] = ["client", "server", "outside"].map(|name| mesh.pod(name));
+        serve(server, outside);
+        outside.run(|| dns::server(&[]));
+        mesh.ready();
+        mesh.apply("entries.yaml", WITHOUT_ADDRESSES);
+        let ask = |name: &str| client.call(|| dns::ask("10.66.3.2:53", name));
+        dns::eventually(|| ask("first.example.").len() == 1 && ask("second.example.").len() == 1);
+        let [first, second] = ["first.example.", "second.example."].map(|name| ask(name).remove(0));
+        assert!(first != second && first.starts_with("240.240.") && second.starts_with("240.240."), "{first} {second}");
+        // By who they are seen to be called by: the one is behind a sidecar, the other is not.
+        dns::eventually(|| {
+            client.call(|| try_greeting(&format!("{second}:3307"))).is_ok_and(|it| it == "hello 10.66.1.2")
+        });
+        assert_eq!(client.call(|| greeting(&format!("{first}:3307"))), "hello 127.0.0.6");
     });
 }

@@ -178,8 +178,7 @@ fn add(
 /// The addresses at which a port of a service is called: its own, for a headless one those of its pods, else any
 /// (reference: semantics 55 and 66).
 fn listening_addresses(mesh: &Mesh, view: &ProxyView, service: &Service, port: &ServicePort) -> Vec<String> {
-    let own: Vec<String> =
-        service.addresses.iter().filter(|address| address.parse::<IpAddr>().is_ok()).cloned().collect();
+    let own = view.given().addresses(service);
     if !own.is_empty() {
         return own;
     }

@@ -210,11 +210,8 @@ impl<'a> Builder<'a> {
             let below: Vec<String> = domains.iter().map(|domain| format!("*.{domain}")).collect();
             domains.extend(below);
         }
-        domains.extend(service.addresses.iter().filter_map(|address| match address.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => Some(address.clone()),
-            Ok(IpAddr::V6(_)) => Some(format!("[{address}]")),
-            Err(_) => None,
-        }));
+        let addresses = self.scope.client.given.addresses(service).into_iter();
+        domains.extend(addresses.map(|it| if it.contains(':') { format!("[{it}]") } else { it }));
         self.add(&service.key.host, domains, &short, routes);
     }
 
