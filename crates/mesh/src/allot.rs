@@ -5,9 +5,13 @@
 //! other, and so does one that starts anew. What stands in a ServiceEntry's status stays; whatever is not written down
 //! there follows from namespace and host, and is another only where two hosts meet and the older one comes or goes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use rpds::{HashTrieSetSync, RedBlackTreeSetSync};
+
+use crate::Map;
 use crate::rules::Order;
 use crate::service::{Registry, Service, ServiceKey};
 
@@ -44,36 +48,143 @@ impl Claim {
 /// How many addresses of a family there are: a prime, so that every step leads through all of them.
 const ROOM: u64 = 65011;
 
-/// The addresses of all that want some. Only when there are more hosts than addresses are some left without.
-pub(crate) fn allot<'a>(
-    claims: impl Iterator<Item = (&'a ServiceKey, &'a Claim)>,
-) -> BTreeMap<&'a ServiceKey, Vec<IpAddr>> {
-    let mut taken: HashSet<IpAddr> = HashSet::new();
-    let mut wanting: Vec<(&Order, &ServiceKey, &[IpAddr])> = Vec::new();
-    for (key, claim) in claims {
-        match claim {
-            Claim::Own(addresses) => taken.extend(addresses),
-            Claim::Wants { age, before } => wanting.push((age, key, before)),
-        }
+/// Who has which of these addresses. Always what [`Allotment::rethink`] makes of the claims, whatever way led here.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Allotment {
+    claims: Map<ServiceKey, Claim>,
+    given: Map<ServiceKey, Arc<[IpAddr]>>,
+    /// All that are given or somebody's own.
+    taken: HashTrieSetSync<IpAddr>,
+    /// Those that have not got what they wished for first, because another has it.
+    moved: RedBlackTreeSetSync<ServiceKey>,
+}
+
+impl Allotment {
+    /// Services that want addresses.
+    pub(crate) fn wanting(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.claims.iter().filter(|(_, claim)| matches!(claim, Claim::Wants { .. })).map(|(key, _)| key)
     }
-    wanting.sort_unstable();
-    let mut given: BTreeMap<&ServiceKey, Vec<IpAddr>> = BTreeMap::new();
-    for (_, key, before) in &wanting {
-        if !before.is_empty() && before.iter().all(|address| !taken.contains(address)) {
-            taken.extend(*before);
-            given.insert(key, before.to_vec());
-        }
+
+    pub(crate) fn given(&self, key: &ServiceKey) -> &[IpAddr] {
+        self.given.get(key).map(AsRef::as_ref).unwrap_or_default()
     }
-    for (_, key, _) in &wanting {
-        if given.contains_key(key) {
-            continue;
+
+    /// After these services have come to claim this, or nothing any more; and whose addresses are others by it. Costs what it
+    /// touches, as long as nobody is in another's way.
+    pub(crate) fn with(&self, claims: Vec<(ServiceKey, Option<Claim>)>) -> (Self, BTreeSet<ServiceKey>) {
+        let new = |(key, claim): &(ServiceKey, Option<Claim>)| self.claims.get(key) != claim.as_ref();
+        let claims: Vec<_> = claims.into_iter().filter(new).collect();
+        let mut next = self.clone();
+        let mut touched = BTreeSet::new();
+        // Of many together it is less work to think of all anew.
+        let mut alone = claims.len() < 16;
+        for (key, claim) in claims {
+            alone = alone && next.replace(&key, claim.as_ref());
+            next.claims = match claim {
+                Some(claim) => next.claims.insert(key.clone(), claim),
+                None => next.claims.remove(&key),
+            };
+            touched.insert(key);
         }
-        if let Some(free) = places(key).map(addresses).find(|pair| pair.iter().all(|it| !taken.contains(it))) {
-            taken.extend(free);
-            given.insert(key, free.to_vec());
+        if !alone {
+            next.rethink();
+            touched.extend(self.given.keys().chain(next.given.keys()).cloned());
         }
+        touched.retain(|key| self.given(key) != next.given(key));
+        (next, touched)
     }
-    given
+
+    /// All addresses, from the claims alone. Only when there are more hosts than addresses are some left without.
+    fn rethink(&mut self) {
+        let mut taken: HashTrieSetSync<IpAddr> = HashTrieSetSync::default();
+        let mut wanting: Vec<(&Order, &ServiceKey, &[IpAddr])> = Vec::new();
+        for (key, claim) in &self.claims {
+            match claim {
+                Claim::Own(addresses) => addresses.iter().for_each(|address| taken.insert_mut(*address)),
+                Claim::Wants { age, before } => wanting.push((age, key, before)),
+            }
+        }
+        wanting.sort_unstable();
+        let mut given: Map<ServiceKey, Arc<[IpAddr]>> = Map::default();
+        let mut moved = RedBlackTreeSetSync::default();
+        let mut open = Vec::new();
+        for (_, key, before) in wanting {
+            if before.is_empty() || before.iter().any(|address| taken.contains(address)) {
+                open.push((key, !before.is_empty()));
+                continue;
+            }
+            before.iter().for_each(|address| taken.insert_mut(*address));
+            given.insert_mut(key.clone(), before.into());
+        }
+        for (key, mut denied) in open {
+            for pair in places(key).map(addresses) {
+                if pair.iter().any(|address| taken.contains(address)) {
+                    denied = true;
+                    continue;
+                }
+                pair.iter().for_each(|address| taken.insert_mut(*address));
+                given.insert_mut(key.clone(), pair.into());
+                break;
+            }
+            if denied {
+                moved.insert_mut(key.clone());
+            }
+        }
+        (self.given, self.taken, self.moved) = (given, taken, moved);
+    }
+
+    /// The same for one claim that becomes another, where no other service is given other addresses by it; `false` when that
+    /// cannot be told without thinking of all anew.
+    fn replace(&mut self, key: &ServiceKey, claim: Option<&Claim>) -> bool {
+        match (self.claims.get(key), claim) {
+            // What it has, is written down now.
+            (Some(Claim::Wants { age: old, .. }), Some(Claim::Wants { age, before }))
+                if old == age && !before.is_empty() && **before == *self.given(key) =>
+            {
+                self.moved = self.moved.remove(key);
+                return true;
+            }
+            (Some(Claim::Own(_)), _) => return false,
+            (Some(Claim::Wants { .. }), _) => {
+                let free = self.given(key).to_vec();
+                self.moved = self.moved.remove(key);
+                if self.moved.iter().any(|other| self.wished_for(other, &free)) {
+                    return false;
+                }
+                self.given = self.given.remove(key);
+                free.iter().for_each(|address| self.taken = self.taken.remove(address));
+            }
+            (None, _) => {}
+        }
+        // What is free was tried by nobody: he would have it. So nobody is in the way of whom it is given to.
+        let wish: Vec<IpAddr> = match claim {
+            None => return true,
+            Some(Claim::Own(addresses)) => addresses.clone(),
+            Some(Claim::Wants { before, .. }) if before.is_empty() => {
+                places(key).next().map(addresses).into_iter().flatten().collect()
+            }
+            Some(Claim::Wants { before, .. }) => before.clone(),
+        };
+        if wish.iter().any(|address| self.taken.contains(address)) {
+            return false;
+        }
+        wish.iter().for_each(|address| self.taken = self.taken.insert(*address));
+        if matches!(claim, Some(Claim::Wants { .. })) {
+            self.given = self.given.insert(key.clone(), wish.into());
+        }
+        true
+    }
+
+    /// Whether a service that has moved would rather have had one of these.
+    fn wished_for(&self, key: &ServiceKey, free: &[IpAddr]) -> bool {
+        let any_of = |wish: &[IpAddr]| wish.iter().any(|address| free.contains(address));
+        let before = match self.claims.get(key) {
+            Some(Claim::Wants { before, .. }) => any_of(before),
+            _ => false,
+        };
+        let has = self.given(key);
+        before || places(key).map(addresses).take_while(|pair| pair[..] != *has).any(|pair| any_of(&pair))
+    }
 }
 
 /// The places at which a host is put, the best one first.
@@ -108,6 +219,8 @@ fn is_from_here(address: &IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
     use mizzen_types::Hostname;
 
     use super::*;
@@ -122,7 +235,12 @@ mod tests {
     }
 
     fn given(claims: &[(ServiceKey, Claim)]) -> BTreeMap<ServiceKey, Vec<IpAddr>> {
-        allot(claims.iter().map(|(key, claim)| (key, claim))).into_iter().map(|(key, ips)| (key.clone(), ips)).collect()
+        let claims = claims.iter().map(|(key, claim)| (key.clone(), Some(claim.clone()))).collect();
+        as_map(&Allotment::default().with(claims).0)
+    }
+
+    fn as_map(allotment: &Allotment) -> BTreeMap<ServiceKey, Vec<IpAddr>> {
+        allotment.given.iter().map(|(key, addresses)| (key.clone(), addresses.to_vec())).collect()
     }
 
     /// Two hosts that are both best put at the same place.
@@ -202,5 +320,64 @@ mod tests {
         let mut seen = HashSet::new();
         assert!(places(&key("api.example.com")).all(|place| seen.insert(addresses(place))));
         assert_eq!(seen.len() as u64, ROOM);
+    }
+
+    /// Hosts that are in each other's way: many more than places at which they are best put.
+    fn crowd() -> Vec<String> {
+        let near = |host: &String| places(&key(host)).next().is_some_and(|place| place < 8);
+        (0..).map(|number| format!("host-{number}.example.com")).filter(near).take(24).collect()
+    }
+
+    /// Numbers that look random, and are the same each time.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % limit
+        }
+    }
+
+    #[test]
+    fn step_by_step_comes_to_the_same_as_all_at_once() {
+        let (crowd, mut dice) = (crowd(), Dice(7));
+        let mut allotment = Allotment::default();
+        let (mut wide, mut narrow) = (0, 0);
+        for step in 0..6000 {
+            let mut claims = BTreeMap::new();
+            for _ in 0..=dice.below(2) {
+                let host = &crowd[dice.below(crowd.len())];
+                let some = addresses(dice.below(12) as u64);
+                let created = dice.below(4) as i64;
+                let claim = match dice.below(8) {
+                    0 | 1 => None,
+                    2 => Some(Claim::Own(some[..1 + dice.below(2)].to_vec())),
+                    3 => Some(wants(host, created, &some[..1 + dice.below(2)]).1),
+                    // What it has is written down.
+                    5 => Some(wants(host, created, allotment.given(&key(host))).1),
+                    4 => match allotment.claims.get(&key(host)) {
+                        Some(Claim::Wants { age, .. }) => {
+                            Some(Claim::Wants { age: age.clone(), before: allotment.given(&key(host)).to_vec() })
+                        }
+                        other => other.cloned(),
+                    },
+                    _ => Some(wants(host, created, &[]).1),
+                };
+                claims.insert(key(host), claim);
+            }
+            let (next, touched) = allotment.with(claims.into_iter().collect());
+            let mut anew = next.clone();
+            anew.rethink();
+            assert_eq!(as_map(&next), as_map(&anew), "step {step}");
+            assert_eq!((&next.taken, &next.moved), (&anew.taken, &anew.moved), "step {step}");
+            let differs = |key: &&ServiceKey| allotment.given(key) != next.given(key);
+            let different: BTreeSet<_> =
+                allotment.given.keys().chain(next.given.keys()).filter(differs).cloned().collect();
+            assert_eq!(touched, different, "step {step}");
+            wide += usize::from(touched.len() > 2);
+            narrow += usize::from(touched.len() <= 2);
+            allotment = next;
+        }
+        assert!(wide > 100 && narrow > 100, "{wide} {narrow}");
     }
 }

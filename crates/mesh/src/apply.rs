@@ -1,7 +1,6 @@
 //! One step from a mesh to the next: read what changed, then make the endpoints anew of the services it touched.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use mizzen_api::mesh::MeshConfig;
@@ -9,7 +8,7 @@ use mizzen_api::networking::ServiceEntry;
 use mizzen_config::{Change, Kind, Meta, Object};
 use mizzen_types::{Hostname, Labels, ObjectKey};
 
-use crate::allot::{Claim, allot};
+use crate::allot::Claim;
 use crate::dirty::{Dirty, Named};
 use crate::endpoint::Endpoints;
 use crate::pod::{Outsider, Pod, node_locality};
@@ -408,36 +407,26 @@ impl Step {
             }
         }
         mesh.services_of_namespace = mesh.services_of_namespace.insert(key.namespace.clone(), listed);
-        let claim = mesh.services.get(key).and_then(|service| Claim::of(service));
-        mesh.claims = match claim {
-            Some(claim) => mesh.claims.insert(key.clone(), claim),
-            None => mesh.claims.remove(key),
-        };
         self.settled.insert(key.clone());
     }
 
-    /// Gives addresses to services without any. They are thought out anew only when what is wanted or taken has changed.
+    /// Gives addresses to services without any, those that are made anew among them.
     fn give_addresses(&mut self, before: &Mesh) {
         let settled = std::mem::take(&mut self.settled);
-        let claims = self.mesh.claims.clone();
-        let mut given: Vec<(ServiceKey, Vec<IpAddr>)> = Vec::new();
-        if settled.iter().all(|key| before.claims.get(key) == claims.get(key)) {
-            let of = |key| before.services.get(key).map(|service| service.given_addresses.clone());
-            given.extend(settled.iter().filter_map(|key| Some((key.clone(), of(key)?))));
-        } else {
-            given.extend(allot(claims.iter()).into_iter().map(|(key, addresses)| (key.clone(), addresses)));
-        }
-        for (key, addresses) in given {
-            let Some(service) = self.mesh.services.get(&key) else { continue };
-            if service.given_addresses != addresses {
+        let services = &mut self.mesh.services;
+        let claim = |key: &ServiceKey| services.get(key).and_then(|service| Claim::of(service));
+        let claims = settled.iter().map(|key| (key.clone(), claim(key))).collect();
+        let (allotment, touched) = before.allotment.with(claims);
+        for key in settled.union(&touched) {
+            let given = allotment.given(key);
+            if let Some(service) = services.get(key).filter(|service| service.given_addresses != given) {
                 let mut service = service.clone();
-                Arc::make_mut(&mut service).given_addresses = addresses.clone();
-                self.mesh.services = self.mesh.services.insert(key.clone(), service);
-            }
-            if before.services.get(&key).is_none_or(|service| service.given_addresses != addresses) {
-                self.dirty.services.insert(key);
+                Arc::make_mut(&mut service).given_addresses = given.to_vec();
+                *services = services.insert(key.clone(), service);
             }
         }
+        self.mesh.allotment = allotment;
+        self.dirty.services.extend(touched);
     }
 
     /// A Service whose address became another one.

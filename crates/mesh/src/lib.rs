@@ -50,8 +50,8 @@ pub struct Mesh {
     /// Who declares a service: usually one object.
     declared: Map<ServiceKey, Map<(Registry, Order), Arc<Service>>>,
     services: Map<ServiceKey, Arc<Service>>,
-    /// Which addresses are taken or wanted, of those that services without any are given.
-    claims: Map<ServiceKey, allot::Claim>,
+    /// Addresses of services that have none of their own.
+    allotment: allot::Allotment,
     services_of_namespace: Map<Arc<str>, RedBlackTreeSetSync<ServiceKey>>,
     /// `ExternalName` services by the host that they stand for.
     aliases: Map<Hostname, RedBlackTreeSetSync<ServiceKey>>,

@@ -50,7 +50,7 @@ impl Mesh {
 
     /// ServiceEntries whose hosts are given other addresses than their status says.
     pub fn given_anew(&self) -> impl Iterator<Item = &ObjectKey> {
-        let services = self.claims.keys().filter_map(|key| self.services.get(key));
+        let services = self.allotment.wanting().filter_map(|key| self.services.get(key));
         let anew = |service: &&Arc<Service>| {
             service.wants_addresses.as_ref().is_some_and(|before| *before != service.given_addresses)
         };

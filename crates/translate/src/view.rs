@@ -322,8 +322,10 @@ fn port_number(value: &Value) -> Option<u16> {
     }
 }
 
+/// Booleans as Go reads them, and so Istio's agent writes them.
 fn is_true(value: &Value) -> bool {
-    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")))
+    let text = |text: &str| matches!(text, "1" | "t" | "T") || text.eq_ignore_ascii_case("true");
+    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(text))
 }
 
 fn string_map(value: Option<&Value>) -> Labels {

@@ -143,7 +143,9 @@ fn names_of_services_without_addresses_are_answered_where_connections_to_them_ar
     let of = |metadata: Value| ips(&names(&yaml, &metadata), "api.example.com");
     let four = of(json!({"DNS_CAPTURE": "true"})).unwrap();
     assert!(matches!(&four[..], [one] if one.starts_with("240.240.")), "{four:?}");
-    assert_eq!(of(json!({"DNS_CAPTURE": "true", "DNS_AUTO_ALLOCATE": "true"})), Some(four.clone()));
+    for metadata in [json!({"DNS_CAPTURE": "true", "DNS_AUTO_ALLOCATE": "true"}), json!({"DNS_CAPTURE": "1"})] {
+        assert_eq!(of(metadata.clone()), Some(four.clone()), "{metadata}");
+    }
     // Nobody would lead on what is sent to such an address.
     for metadata in [json!({}), json!({"DNS_CAPTURE": "false"}), json!({"DNS_AUTO_ALLOCATE": "true"})] {
         assert_eq!(of(metadata.clone()), None, "{metadata}");
