@@ -175,6 +175,9 @@ impl Writer {
 
     /// Looks at ServiceEntries that say other addresses than their hosts have: those of others may have made them others.
     fn readdress(&mut self, now: Instant) {
+        if !self.leading.now() {
+            return;
+        }
         let world = self.shared.world.load_full();
         for key in world.mesh.given_anew() {
             if !self.open.contains(key) && self.statuses.get(key).is_some() {
