@@ -96,12 +96,7 @@ impl Sessions for Admission {
     }
 
     fn inspect(&self, caller: &Admitted, question: Question<'_>) -> Result<DiscoveryResponse, Status> {
-        let world = self.shared.world.load();
-        let plane = Plane {
-            status: &self.shared.status(),
-            id: &self.name,
-            root_namespace: &world.mesh.config().root_namespace,
-        };
+        let plane = Plane { shared: &self.shared, id: &self.name };
         inspect::answer(&plane, caller.identity.as_ref(), question).inspect_err(|status| {
             let (address, reason) = (&caller.address, status.message());
             tracing::warn!(target: "mizzen::audit", address, reason, "discovery question refused");

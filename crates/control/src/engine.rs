@@ -38,6 +38,8 @@ pub(crate) enum Event {
     Gone(StreamId),
     /// A stream subscribed, was sent something, acknowledged or refused it.
     Observed(StreamId, Observed),
+    /// A stream is given Secrets from now on, or not any more.
+    Secrets(StreamId, bool),
     /// A stream has answered everything up to a revision; `complete`: and refuses nothing of it.
     Settled {
         id: StreamId,
@@ -241,6 +243,11 @@ impl Engine {
                 }
             }
             Event::Observed(id, event) => self.observed(id, &event),
+            Event::Secrets(id, allowed) => {
+                if let Some(proxy) = self.shared.status().proxies.get_mut(&id) {
+                    proxy.secrets = allowed;
+                }
+            }
             Event::Settled { id, revision, complete } => {
                 if complete && let Some(proxy) = self.shared.status().proxies.get_mut(&id) {
                     proxy.settled();

@@ -13,13 +13,14 @@ use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{StatusCode, Uri, header};
 use mizzen_config::Kind;
 use mizzen_types::{Finding, ObjectKey, Position, Severity};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::engine::Shared;
+use crate::inspect::{self, Refusal, Sight};
 use crate::metrics::Gauges;
 
 /// The pages.
@@ -30,6 +31,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         // As `istioctl` spells it.
         .route("//version", get(version))
         .route("/debug/syncz", get(syncz))
+        .route("/debug/config_dump", get(inspected))
+        .route("/debug/connections", get(inspected))
         .route("/debug/nodes", get(nodes))
         .route("/debug/positions", get(positions))
         .route("/debug/findings", get(findings))
@@ -67,23 +70,45 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn index() -> &'static str {
-    "/debug/syncz      who is connected, and what each was sent, has acknowledged and has refused\n\
-     /debug/nodes      what each proxy says of itself\n\
-     /debug/positions  ?kind=&namespace=&name=&field= where something stands\n\
-     /debug/findings   what a person should know about the configuration\n\
-     /debug/configz    the objects in force\n\
-     /version          of this control plane\n\
-     /metrics          Prometheus text\n\
-     /ready            200 once all configuration has been read, 503 before\n"
+    "/debug/syncz        who is connected, and what each was sent, has acknowledged and has refused\n\
+     /debug/connections  who is connected, and since when\n\
+     /debug/config_dump  ?proxyID=NAME.NAMESPACE what a proxy should have now; &include_eds with endpoints\n\
+     /debug/nodes        what each proxy says of itself\n\
+     /debug/positions    ?kind=&namespace=&name=&field= where something stands\n\
+     /debug/findings     what a person should know about the configuration\n\
+     /debug/configz      the objects in force\n\
+     /version            of this control plane\n\
+     /metrics            Prometheus text\n\
+     /ready              200 once all configuration has been read, 503 before\n"
 }
 
 /// What `istioctl version` asks.
 async fn version() -> Json<Value> {
-    Json(json!({"clientVersion": crate::inspect::version()}))
+    Json(json!({"clientVersion": inspect::version()}))
 }
 
 async fn syncz(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(shared.status().syncz())
+}
+
+/// The pages that tools read over the discovery port as well.
+async fn inspected(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
+    let name = whole.strip_prefix("/debug/").unwrap_or_default().to_owned();
+    // A dump of a large mesh is long.
+    let page = tokio::task::spawn_blocking(move || inspect::page(&shared, Sight::All, &name)).await;
+    match page {
+        Ok(Ok(page)) => Json(page).into_response(),
+        Ok(Err(refusal)) => {
+            let status = match refusal {
+                Refusal::NoPage(_) | Refusal::NotConnected(_) => StatusCode::NOT_FOUND,
+                Refusal::NoProxy => StatusCode::BAD_REQUEST,
+                Refusal::Unshown { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            (status, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn nodes(State(shared): State<Arc<Shared>>) -> Json<Value> {

@@ -15,6 +15,7 @@ mod blame;
 mod cache;
 mod content;
 mod debounce;
+mod dump;
 mod engine;
 mod http;
 mod inspect;
@@ -24,6 +25,7 @@ mod node;
 mod places;
 mod progress;
 mod queue;
+mod references;
 mod run;
 #[cfg(test)]
 mod scale;

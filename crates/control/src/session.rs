@@ -66,7 +66,8 @@ impl ProxySession {
         let access = Access::new(node.role == "router", identity.as_ref(), common.permissions.as_ref());
         let contents = Contents::new(&node, access.allowed(), world.clone(), common.cache.clone())?;
         let slot = Arc::new(Slot::new(world));
-        let status = ProxyStatus::new(node, identity, mode, SystemTime::now());
+        let mut status = ProxyStatus::new(node, identity, mode, SystemTime::now());
+        status.secrets = access.allowed();
         let connection = Connection { id, slot: slot.clone(), status };
         common.events.send(Event::Connected(Box::new(connection))).map_err(|_| stopping())?;
         let age = MAX_AGE + MAX_AGE.mul_f64(jitter(id) / 10.0);
@@ -116,7 +117,10 @@ impl Session for ProxySession {
         self.contents.advance(taken.world);
         let mut extent = taken.extent;
         if self.access.take_change() {
-            self.contents.allow_secrets(self.access.allowed());
+            let allowed = self.access.allowed();
+            self.contents.allow_secrets(allowed);
+            // The engine is gone only when everything ends.
+            let _ = self.events.send(Event::Secrets(self.id, allowed));
             extent.add(&[ResourceType::Secret]);
         }
         extent.into_marks()

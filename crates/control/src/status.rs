@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use mizzen_types::SpiffeId;
 use mizzen_xds::server::Observed;
 use mizzen_xds::{Mode, ResourceType};
@@ -85,12 +86,14 @@ pub(crate) struct ProxyStatus {
     pub(crate) identity: Option<SpiffeId>,
     pub(crate) mode: Mode,
     pub(crate) connected_at: SystemTime,
+    /// Whether it is given Secrets.
+    pub(crate) secrets: bool,
     types: [TypeStatus; ResourceType::ALL.len()],
 }
 
 impl ProxyStatus {
     pub(crate) fn new(node: Arc<Node>, identity: Option<SpiffeId>, mode: Mode, connected_at: SystemTime) -> Self {
-        Self { node, identity, mode, connected_at, types: Default::default() }
+        Self { node, identity, mode, connected_at, secrets: false, types: Default::default() }
     }
 
     /// Whether it has asked for what every proxy needs.
@@ -256,4 +259,17 @@ impl Status {
         };
         self.listed().into_iter().map(node).collect()
     }
+}
+
+/// `/debug/connections`, of some proxies: the genuine control plane's fields.
+pub(crate) fn connections<'a>(proxies: impl Iterator<Item = &'a ProxyStatus>) -> Value {
+    let client = |it: &ProxyStatus| {
+        json!({
+            "connectionId": &*it.node.id,
+            "connectedAt": Timestamp::try_from(it.connected_at).ok().map(|at| at.to_string()),
+            "address": it.node.address,
+        })
+    };
+    let clients: Vec<Value> = proxies.map(client).collect();
+    json!({"totalClients": clients.len(), "clients": clients})
 }

@@ -37,6 +37,25 @@ pub(super) fn istioctl(place: &Place, _: &Report) -> anyhow::Result<()> {
         ensure!(row.matches("SYNCED").count() >= 4, "{row}");
         Ok(())
     })?;
+    // What the control plane would send now, and what the proxy says that it has: the replica is found, and nothing differs.
+    for (namespace, label) in
+        [("default", "app=productpage"), ("default", "app=reviews"), ("istio-ingress", "istio=ingressgateway")]
+    {
+        let pods = items(&["pods", "-n", namespace, "-l", label])?;
+        let pod = format!("{}.{namespace}", name(pods.first().with_context(|| format!("no pod with {label}"))?));
+        eventually(SOON, || {
+            let compared = istioctl(&["proxy-status", &pod])?;
+            for kind in ["Clusters", "Listeners", "Routes"] {
+                ensure!(compared.contains(&format!("{kind} Match")), "proxy-status {pod}:\n{compared:.4000}");
+            }
+            Ok(())
+        })?;
+    }
+    let dump = istioctl(&["experimental", "internal-debug", &format!("config_dump?proxyID={pod}")])?;
+    ensure!(
+        dump.contains("outbound|9080||reviews.default.svc.cluster.local"),
+        "internal-debug config_dump:\n{dump:.500}"
+    );
     let version = istioctl(&["version"])?;
     ensure!(version.contains(&format!("control plane version: {}", env!("CARGO_PKG_VERSION"))), "version: {version}");
 

@@ -8,6 +8,12 @@ use super::*;
 use crate::node::Node as ProxyNode;
 use crate::status::{Status as Proxies, StreamId};
 
+fn shared() -> Shared {
+    let shared = Shared::new();
+    *shared.status() = proxies();
+    shared
+}
+
 fn proxies() -> Proxies {
     let mut status = Proxies::default();
     for (number, namespace) in [(1, "shop"), (2, "bank")] {
@@ -28,8 +34,8 @@ fn proxies() -> Proxies {
 }
 
 fn ask(caller: Option<&str>, type_url: &str, names: &[String]) -> Result<DiscoveryResponse, Status> {
-    let proxies = proxies();
-    let plane = Plane { status: &proxies, id: "istiod-1", root_namespace: "istio-system" };
+    let shared = shared();
+    let plane = Plane { shared: &shared, id: "istiod-1" };
     let caller = caller.map(|namespace| SpiffeId::new(TrustDomain::default(), namespace, "default"));
     answer(&plane, caller.as_ref(), Question { type_url, names })
 }
@@ -75,7 +81,64 @@ fn a_proxy_that_came_back_with_all_that_it_asks_for_is_synced() {
 #[test]
 fn strangers_and_unknown_types_are_refused() {
     assert_eq!(ask(None, SYNCZ, &[]).unwrap_err().code(), tonic::Code::Unauthenticated);
-    for (kind, names) in [("istio.io/else", vec![]), (PAGE, vec!["configz".to_owned()]), (PAGE, vec![])] {
-        assert_eq!(ask(Some("istio-system"), kind, &names).unwrap_err().code(), tonic::Code::InvalidArgument, "{kind}");
+    let questions = [
+        ("istio.io/else", vec![]),
+        (PAGE, vec!["configz"]),
+        (PAGE, vec!["config_dump"]),
+        (PAGE, vec!["not a page"]),
+        (PAGE, vec![]),
+        (CONFIG_DUMP, vec![]),
+        (CONFIG_DUMP, vec!["a.shop", "a.bank"]),
+    ];
+    for (kind, names) in questions {
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let refused = ask(Some("istio-system"), kind, &names).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{kind} {names:?}");
     }
+    let dump = ask(None, CONFIG_DUMP, &["a.shop".to_owned()]).unwrap_err();
+    assert_eq!(dump.code(), tonic::Code::Unauthenticated);
+}
+
+#[test]
+fn a_proxy_is_dumped_for_those_alone_who_may_see_it() {
+    let sections = |caller, proxy: &str| {
+        let answer = ask(Some(caller), CONFIG_DUMP, &[proxy.to_owned()]).unwrap();
+        answer.resources.into_iter().map(|any| any.type_url).collect::<Vec<_>>()
+    };
+    let whole = ["Clusters", "Listeners", "Routes", "Secrets"]
+        .map(|kind| format!("type.googleapis.com/envoy.admin.v3.{kind}ConfigDump"));
+    assert_eq!(sections("istio-system", "a.shop"), whole);
+    assert_eq!(sections("istio-system", "sidecar~10.0.0.2~a.bank~bank.svc.cluster.local"), whole);
+    assert_eq!(sections("shop", "a.shop"), whole);
+    // One of another namespace is as one that is not there.
+    for (caller, proxy) in [("bank", "a.shop"), ("shop", "a.bank"), ("istio-system", "b.shop"), ("istio-system", "a")] {
+        for question in [(CONFIG_DUMP, proxy.to_owned()), (PAGE, format!("config_dump?proxyID={proxy}"))] {
+            let answer = ask(Some(caller), question.0, &[question.1]).unwrap();
+            let [text] = &answer.resources[..] else { panic!("{caller} is shown {proxy}") };
+            let text = String::from_utf8(text.value.clone()).unwrap();
+            // Word by word what istioctl looks for.
+            let words = "Proxy not connected to this Pilot instance. It may be connected to another instance.";
+            assert!(text.starts_with(words) && text.contains(proxy), "{text}");
+        }
+    }
+}
+
+#[test]
+fn pages_are_json() {
+    let page = |caller, name: &str| -> serde_json::Value {
+        let answer = ask(Some(caller), PAGE, &[name.to_owned()]).unwrap();
+        serde_json::from_slice(&answer.resources[0].value).unwrap()
+    };
+    assert_eq!(page("shop", "list"), json!(PAGES));
+    let kinds = |dump: serde_json::Value| dump["configs"].as_array().unwrap().len();
+    assert_eq!(kinds(page("shop", "config_dump?proxyID=a.shop")), 4);
+    let dump = page("shop", "config_dump?proxyID=a.shop&include_eds");
+    assert_eq!(dump["configs"][1]["@type"], "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump");
+    let clients = page("bank", "connections");
+    let client = json!({
+        "connectionId": "sidecar~10.0.0.2~a.bank~bank.svc.cluster.local",
+        "connectedAt": "1970-01-01T00:00:00Z",
+        "address": "10.0.0.2",
+    });
+    assert_eq!(clients, json!({"totalClients": 1, "clients": [client]}));
 }
