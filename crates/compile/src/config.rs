@@ -85,6 +85,9 @@ pub struct Outcome {
     pub clusters_removed: Vec<ClusterName>,
     /// Secrets that came, changed, or (`None`) went.
     pub secrets_changed: Vec<(SecretName, Option<Secret>)>,
+    /// Type and name of route tables and endpoints that nothing asks for any more. Nobody says that they are gone: they are
+    /// just not asked for, and what was accepted of them is let go.
+    pub unwanted: Vec<(&'static str, String)>,
     /// [`Config::wanted`] is different from before.
     pub wanted_changed: bool,
 }
@@ -290,6 +293,7 @@ impl Config {
             clusters_changed: Vec::new(),
             clusters_removed: Vec::new(),
             secrets_changed: Vec::new(),
+            unwanted: Vec::new(),
             wanted_changed: false,
         }
     }
@@ -378,7 +382,7 @@ impl Config {
                 let name = listener.name.clone();
                 let value = HeldListener { listener: Arc::new(*listener), names: Arc::new(names) };
                 let old = self.listeners.insert(name.clone(), Held { fingerprint, packed, fixed, value });
-                self.forget_listener(old);
+                self.forget_listener(old, outcome);
                 self.pending_listeners.insert(name);
             }
             Compiled::Table(mut table, mut names) => {
@@ -405,7 +409,7 @@ impl Config {
                 let (policy, endpoints) = (Arc::new(policy), endpoints.map(Arc::new));
                 let value = HeldCluster { policy, endpoints, fetch_timeout, secrets };
                 let old = self.clusters.insert(name.clone(), Held { fingerprint, packed, fixed, value });
-                self.forget_cluster(&name, old);
+                self.forget_cluster(&name, old, outcome);
                 self.pending_clusters.insert(name);
             }
             Compiled::Endpoints(mut endpoints) => {
@@ -502,7 +506,7 @@ impl Config {
             type_url::LISTENER => {
                 let old = self.listeners.remove(name);
                 self.pending_listeners.insert(name.into());
-                self.forget_listener(old);
+                self.forget_listener(old, outcome);
             }
             type_url::ROUTE => {
                 self.tables.remove(name);
@@ -512,7 +516,7 @@ impl Config {
                 let name = ClusterName::from(name);
                 let old = self.clusters.remove(&name);
                 self.expired.remove(&name);
-                self.forget_cluster(&name, old);
+                self.forget_cluster(&name, old, outcome);
                 self.pending_clusters.insert(name);
             }
             // Endpoints go with their cluster; a cluster that stays keeps the last it heard of.
@@ -527,24 +531,28 @@ impl Config {
     }
 
     /// Takes back what the former version of a listener asked for, unless it is still visible.
-    fn forget_listener(&mut self, old: Option<Held<HeldListener>>) {
+    fn forget_listener(&mut self, old: Option<Held<HeldListener>>, outcome: &mut Outcome) {
         if let Some(old) = old {
             self.wanted_secrets.remove(&old.value.names.secrets);
-            self.forget_tables(&old.value.names);
+            self.forget_tables(&old.value.names, outcome);
         }
     }
 
     /// A listener stops asking for its tables; those that nobody asks for any more are let go.
-    fn forget_tables(&mut self, names: &Names) {
+    fn forget_tables(&mut self, names: &Names, outcome: &mut Outcome) {
         self.wanted_routes.remove(&names.tables);
         for name in &names.tables {
-            if !self.wanted_routes.has(name) && self.tables.remove(name).is_some() {
+            if self.wanted_routes.has(name) {
+                continue;
+            }
+            outcome.unwanted.push((type_url::ROUTE, name.to_string()));
+            if self.tables.remove(name).is_some() {
                 self.pending_tables.insert(name.clone());
             }
         }
     }
 
-    fn forget_cluster(&mut self, name: &ClusterName, old: Option<Held<HeldCluster>>) {
+    fn forget_cluster(&mut self, name: &ClusterName, old: Option<Held<HeldCluster>>, outcome: &mut Outcome) {
         let Some(old) = old else { return };
         self.wanted_secrets.remove(&old.value.secrets);
         let Discovery::Eds { service_name } = &old.value.policy.discovery else { return };
@@ -557,6 +565,7 @@ impl Config {
         if !self.wanted_endpoints.has(service_name) {
             self.services.remove(service_name);
             self.endpoints.remove(service_name);
+            outcome.unwanted.push((type_url::ENDPOINT, service_name.to_string()));
         }
     }
 }

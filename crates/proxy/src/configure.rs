@@ -333,8 +333,17 @@ impl Configurator {
             self.refused.remove(&(url.to_owned(), name.clone()));
             self.held.remove(url, &name);
         }
+        self.let_go(outcome);
         for (name, secret) in &outcome.secrets_changed {
             self.take_secret(name, secret.as_ref());
+        }
+    }
+
+    /// Shows no more what nothing asks for any more.
+    fn let_go(&mut self, outcome: &Outcome) {
+        for (url, name) in &outcome.unwanted {
+            self.refused.remove(&((*url).to_owned(), name.clone()));
+            self.held.remove(url, name);
         }
     }
 
@@ -415,7 +424,8 @@ impl Configurator {
         let mut changed = !self.bind_failures.is_empty();
         for name in overdue {
             tracing::warn!(cluster = %name, "no endpoints came in time; the cluster is used without");
-            self.config.expire(&name);
+            let outcome = self.config.expire(&name);
+            self.let_go(&outcome);
             changed = true;
         }
         // A listener may stop asking for routes while they are owed.

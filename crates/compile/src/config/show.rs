@@ -94,7 +94,7 @@ impl Config {
             let Some(held) = self.listeners.get(&name) else {
                 if snapshot.remove_listener(&name) {
                     let old = self.visible_listeners.remove(&name);
-                    self.hide_listener(old);
+                    self.hide_listener(old, outcome);
                     outcome.listeners_removed.push(name);
                     changed = true;
                 }
@@ -112,18 +112,18 @@ impl Config {
             // A visible listener goes on asking for its tables when its next version does not.
             self.wanted_routes.add(&names.tables);
             let old = self.visible_listeners.insert(name.clone(), names);
-            self.hide_listener(old);
+            self.hide_listener(old, outcome);
             outcome.listeners_changed.push(name);
             changed = true;
         }
         changed
     }
 
-    fn hide_listener(&mut self, old: Option<Arc<Names>>) {
+    fn hide_listener(&mut self, old: Option<Arc<Names>>, outcome: &mut Outcome) {
         if let Some(old) = old {
             self.cluster_users.remove(&old.clusters);
             self.table_users.remove(&old.tables);
-            self.forget_tables(&old);
+            self.forget_tables(&old, outcome);
         }
     }
 

@@ -269,13 +269,29 @@ fn listeners_hold_on_to_their_tables_and_let_go() {
     assert_eq!(config.wanted().routes, ["new", "old"]);
     config.apply(removal(ROUTE, &["old"]));
     visible(&config, &[], &["old"], &["l"]);
-    config.apply(update(ROUTE, &[table("new", &[])], true));
+    let outcome = config.apply(update(ROUTE, &[table("new", &[])], true));
     visible(&config, &[], &["new"], &["l"]);
     assert_eq!(config.wanted().routes, ["new"]);
+    assert_eq!(outcome.unwanted, [(ROUTE, "old".to_owned())]);
     let outcome = config.apply(update(LISTENER, &[], true));
     assert_eq!(outcome.listeners_removed, ["l".into()]);
+    assert_eq!(outcome.unwanted, [(ROUTE, "new".to_owned())]);
     visible(&config, &[], &[], &[]);
     assert_eq!(config.wanted(), Wanted::default());
+}
+
+#[test]
+fn endpoints_go_with_the_last_cluster_that_asks_for_them() {
+    let mut config = Config::new();
+    let mut other = eds("b");
+    other["eds_cluster_config"]["service_name"] = json!("a");
+    config.apply(update(CLUSTER, &[eds("a"), other.clone()], true));
+    config.apply(update(ENDPOINT, &[endpoints("a", 1)], true));
+    let outcome = config.apply(update(CLUSTER, &[other], true));
+    assert_eq!((outcome.unwanted, config.wanted().endpoints), (vec![], vec!["a".to_owned()]));
+    let outcome = config.apply(update(CLUSTER, &[], true));
+    assert_eq!(outcome.unwanted, [(ENDPOINT, "a".to_owned())]);
+    assert!(config.accepted(ENDPOINT).is_empty());
 }
 
 #[test]

@@ -143,6 +143,14 @@ impl Held {
         lock(&self.resources).entry((kind, name.to_owned())).or_default().refused = Some(refused);
     }
 
+    /// The names of what is shown, sorted.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = lock(&self.resources).keys().map(|(_, name)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
     pub(super) fn dump(&self, secrets: &Secrets, query: &Query) -> Result<Value, String> {
         let filter = query.name.as_deref().map(super::name_filter).transpose()?;
         let filter = filter.as_ref();

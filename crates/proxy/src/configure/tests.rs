@@ -1,5 +1,5 @@
 use mizzen_proto::json::Json;
-use mizzen_proto::type_url::{CLUSTER, LISTENER};
+use mizzen_proto::type_url::{CLUSTER, ENDPOINT, LISTENER, ROUTE};
 use serde_json::{Value, json};
 
 use super::*;
@@ -64,4 +64,46 @@ fn what_a_new_stream_removes_stays_until_it_has_said_everything() {
     configurator.owed.remove(&ResourceType::Listener);
     configurator.tick();
     assert!(!configurator.config.snapshot().clusters.contains_key("a"));
+}
+
+#[test]
+fn what_nothing_asks_for_any_more_is_not_shown() {
+    let bootstrap = mizzen_compile::bootstrap(BOOTSTRAP).unwrap();
+    let recorder: Arc<dyn crate::shared::Recorder> = Arc::new(NoRecorder);
+    let secrets = mizzen_identity::Secrets::new();
+    let shared = Arc::new(Shared::new(secrets, recorder, Limits::default(), Duration::from_secs(1)));
+    let publisher = Publisher::new(Arc::clone(&shared), Vec::new());
+    let held = Arc::new(Held::default());
+    let mut configurator =
+        Configurator::new(&bootstrap, shared, publisher, Health::new(), Arc::clone(&held), false, None);
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "x", "rds": {"config_source": {"ads": {}}, "route_config_name": "t"},
+        "http_filters": [{"name": "r", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+    });
+    let listener = json!({
+        "name": "l", "bind_to_port": false,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    });
+    let cluster = json!({"name": "a", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}});
+    let mut take = |update: Update| {
+        let outcome = configurator.config.apply(update.clone());
+        configurator.note(&update, &outcome, Origin::Discovered);
+    };
+    take(full(CLUSTER, &[cluster]));
+    let mut endpoints = full(ENDPOINT, &[]);
+    endpoints.resources.push(Resource {
+        name: "a".to_owned(),
+        version: "1".to_owned(),
+        body: b"\x0a\x01a".as_slice().into(),
+    });
+    take(endpoints);
+    take(full(LISTENER, &[listener]));
+    take(full(ROUTE, &[json!({"name": "t"})]));
+    assert_eq!(held.names(), ["a", "a", "l", "t", "xds"]);
+    take(full(LISTENER, &[]));
+    take(full(CLUSTER, &[]));
+    assert_eq!(held.names(), ["xds"]);
 }
