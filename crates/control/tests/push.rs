@@ -297,6 +297,48 @@ async fn status_tells_what_each_proxy_has_and_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_proxy_should_have_is_what_it_was_sent() {
+    let plane = Plane::start().await;
+    let mut redirected = node("client-1");
+    if let Some(metadata) = &mut redirected.metadata {
+        metadata.fields.remove("INTERCEPTION_MODE");
+    }
+    let mut proxy = Proxy::start_as(plane.bound.xds, Mode::Delta, redirected);
+    let json = mizzen_proto::json::Json::new().with_proto_names();
+    let mut sent = std::collections::BTreeMap::new();
+    for (kind, wanted) in [
+        (ResourceType::Cluster, &[][..]),
+        (ResourceType::Endpoint, &[REVIEWS]),
+        (ResourceType::Listener, &[]),
+        (ResourceType::Route, &["9080"]),
+    ] {
+        proxy.subscribe(kind, wanted);
+        let update = proxy.update().await;
+        assert_eq!(update.kind, kind);
+        let shown = update.resources.iter().map(|it| json.decode_any(kind.type_url(), &it.body).unwrap().to_string());
+        sent.insert(kind, shown.collect::<BTreeSet<_>>());
+    }
+    let dump = plane.get("/debug/config_dump?proxyID=client-1.default&include_eds").await;
+    for (kind, list, entry) in [
+        (ResourceType::Cluster, "dynamic_active_clusters", "/cluster"),
+        (ResourceType::Endpoint, "dynamic_endpoint_configs", "/endpoint_config"),
+        (ResourceType::Listener, "dynamic_listeners", "/active_state/listener"),
+        (ResourceType::Route, "dynamic_route_configs", "/route_config"),
+    ] {
+        let entries = dump["configs"].as_array().unwrap().iter().find_map(|section| section[list].as_array());
+        let entries = entries.unwrap_or_else(|| panic!("no {list} in {dump}"));
+        let shown: BTreeSet<_> = entries.iter().map(|it| it.pointer(entry).unwrap().to_string()).collect();
+        assert_eq!(shown, sent[&kind], "{kind}");
+    }
+    let (status, text) = http(plane.bound.http, "/debug/config_dump?proxyID=nobody.default", "localhost").await;
+    assert_eq!(status, 404, "{text}");
+    assert!(text.contains("nobody.default"), "{text}");
+    assert_eq!(http(plane.bound.http, "/debug/config_dump", "localhost").await.0, 400);
+    assert_eq!(plane.get("/debug/connections").await["totalClients"], 1);
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_comes_back_to_a_restarted_control_plane_and_is_sent_only_news() {
     // Nobody else gets the ports while nobody listens on them.
     let reserved = [(); 3].map(|()| ReservedPort::new());

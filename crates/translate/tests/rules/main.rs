@@ -1,5 +1,6 @@
 //! What rules become, case by case: a small mesh, one rule, and the part of a resource that it decides.
 
+mod dumps;
 mod endpoints;
 mod names;
 mod proxies;
