@@ -170,6 +170,10 @@ impl Contents {
         self.secrets = allowed;
     }
 
+    pub(crate) const fn gives_secrets(&self) -> bool {
+        self.secrets
+    }
+
     /// Secrets are for those alone who may read them. Not cached: they are few, and nobody shares them.
     fn secret(&self, name: &str) -> Option<Arc<Resource>> {
         if !self.secrets {

@@ -35,7 +35,9 @@ pub(crate) fn config_dump(contents: &mut Contents, endpoints: bool) -> ConfigDum
     let listeners = contents.resources(ResourceType::Listener, Wanted::All);
     let mut named = References::default();
     listeners.iter().for_each(|listener| named.listener(&listener.body));
-    clusters.iter().for_each(|cluster| named.cluster(&cluster.body));
+    if endpoints || contents.gives_secrets() {
+        clusters.iter().for_each(|cluster| named.cluster(&cluster.body));
+    }
     let mut by_name = |kind, names: BTreeSet<Arc<str>>| {
         contents.resources(kind, Wanted::Names(&names.into_iter().collect::<Vec<_>>()))
     };

@@ -85,7 +85,7 @@ fn a_sidecar_has_its_clusters_listeners_and_the_route_tables_that_these_name() {
 }
 
 #[test]
-fn s35_a_certificate_is_shown_without_its_key_and_only_of_who_has_it() {
+fn s33_a_certificate_is_shown_without_its_key_and_only_of_who_has_it() {
     let contains = |dump: &ConfigDump, text: &[u8]| dump.encode_to_vec().windows(text.len()).any(|part| part == text);
     let dump = dump_of("router", true, false);
     assert!(contains(&dump, b"PUBLIC-CHAIN"));
@@ -97,7 +97,7 @@ fn s35_a_certificate_is_shown_without_its_key_and_only_of_who_has_it() {
 }
 
 #[test]
-fn s35_secrets_that_are_all_secret_are_not_shown() {
+fn s33_secrets_that_are_all_secret_are_not_shown() {
     use mizzen_proto::envoy::extensions::transport_sockets::tls::v3::{GenericSecret, TlsSessionTicketKeys};
     let source =
         || DataSource { specifier: Some(Specifier::InlineString("TOP-SECRET".to_owned())), ..Default::default() };

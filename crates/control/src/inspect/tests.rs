@@ -100,7 +100,7 @@ fn strangers_and_unknown_types_are_refused() {
 }
 
 #[test]
-fn a_proxy_is_dumped_for_those_alone_who_may_see_it() {
+fn s33_a_proxy_is_dumped_for_those_alone_who_may_see_it() {
     let sections = |caller, proxy: &str| {
         let answer = ask(Some(caller), CONFIG_DUMP, &[proxy.to_owned()]).unwrap();
         answer.resources.into_iter().map(|any| any.type_url).collect::<Vec<_>>()

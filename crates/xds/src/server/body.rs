@@ -34,14 +34,15 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
-    /// A message that is no response with resources of a proxy.
-    pub(super) fn message(message: &impl Message) -> Self {
+    /// A message that is no response with resources of a proxy. It keeps its place until it is written.
+    pub(super) fn message(message: &impl Message, place: OwnedSemaphorePermit) -> Result<Self, Status> {
         let length = message.encoded_len();
-        let mut bytes = BytesMut::with_capacity(FRAME_HEADER + length);
+        let mut bytes = Vec::with_capacity(FRAME_HEADER + length);
         bytes.put_u8(0);
-        bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-        bytes.put_slice(&message.encode_to_vec());
-        Self::Message(bytes.freeze())
+        let announced = u32::try_from(length);
+        bytes.put_u32(announced.map_err(|_| Status::out_of_range("the answer is longer than a message may be"))?);
+        message.encode(&mut bytes).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Self::Message(Bytes::from_owner(Gathered { bytes, _room: Some(place) })))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::{Stream as Messages, StreamExt};
 use tonic::Status;
@@ -25,6 +25,11 @@ pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A stream of questions on which nothing more is asked for so long ends.
 const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Answers to questions that are in memory at once. Other than responses they share nothing, and one may be as long as all
+/// that a proxy has; so there are few, however many ask and do not read.
+pub(super) const ANSWERS: usize = 4;
+/// So long a question waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
 
 /// What the control plane has for one stream. Dropped when the stream ends.
 pub trait Session: Content + Send + 'static {
@@ -94,6 +99,7 @@ pub(super) async fn drive<R, M, S>(
     responses: mpsc::Sender<Result<Outgoing, Status>>,
     sessions: Arc<S>,
     caller: S::Caller,
+    places: Arc<Semaphore>,
 ) where
     R: Incoming,
     M: Messages<Item = Result<R, Status>> + Unpin + Send,
@@ -105,7 +111,7 @@ pub(super) async fn drive<R, M, S>(
         Err(_) => return end(&responses, Status::deadline_exceeded("no discovery request came")).await,
     };
     let outcome = if first.question().is_some() {
-        answer(first, requests, &responses, &*sessions, &caller).await
+        answer(first, requests, &responses, &*sessions, &caller, &places).await
     } else {
         serve(first, requests, &responses, |node| sessions.open(caller, node, R::MODE)).await
     };
@@ -121,6 +127,7 @@ async fn answer<R, M, S>(
     responses: &mpsc::Sender<Result<Outgoing, Status>>,
     sessions: &S,
     caller: &S::Caller,
+    places: &Arc<Semaphore>,
 ) -> Result<(), Status>
 where
     R: Incoming,
@@ -134,7 +141,12 @@ where
             let asked = (question.type_url.to_owned(), question.names.to_vec());
             // The acknowledgement of the answer is the same question once more.
             if answered.as_ref() != Some(&asked) {
-                let answer = Outgoing::message(&sessions.inspect(caller, question)?);
+                let Ok(Ok(place)) = tokio::time::timeout(TURN, places.clone().acquire_owned()).await else {
+                    return Err(Status::resource_exhausted(
+                        "others have asked and not read their answers yet; try again later",
+                    ));
+                };
+                let answer = Outgoing::message(&sessions.inspect(caller, question)?, place)?;
                 match tokio::time::timeout(READ_TIMEOUT, responses.send(Ok(answer))).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(()),
@@ -211,3 +223,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use mizzen_proto::envoy::config::core::v3::Node;
 use mizzen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service, StdError};
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
@@ -19,7 +19,7 @@ use tonic::server::NamedService;
 use tonic::{Extensions, Status};
 
 use super::body::{Requests, ResponseBody};
-use super::drive::{Incoming, Question, Session, drive};
+use super::drive::{ANSWERS, Incoming, Question, Session, drive};
 use crate::Mode;
 use crate::wire::{DELTA_PATH, SERVICE_NAME, SOTW_PATH};
 
@@ -55,17 +55,19 @@ pub trait Sessions: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Discovery<S> {
     sessions: Arc<S>,
+    /// Of answers to questions of tools, until they are written.
+    places: Arc<Semaphore>,
 }
 
 impl<S> Discovery<S> {
-    pub const fn new(sessions: Arc<S>) -> Self {
-        Self { sessions }
+    pub fn new(sessions: Arc<S>) -> Self {
+        Self { sessions, places: Arc::new(Semaphore::new(ANSWERS)) }
     }
 }
 
 impl<S> Clone for Discovery<S> {
     fn clone(&self) -> Self {
-        Self { sessions: self.sessions.clone() }
+        Self { sessions: self.sessions.clone(), places: self.places.clone() }
     }
 }
 
@@ -88,16 +90,20 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let sessions = self.sessions.clone();
+        let (sessions, places) = (self.sessions.clone(), self.places.clone());
         match request.uri().path() {
-            DELTA_PATH => Box::pin(answer::<DeltaDiscoveryRequest, _, _>(sessions, request)),
-            SOTW_PATH => Box::pin(answer::<DiscoveryRequest, _, _>(sessions, request)),
+            DELTA_PATH => Box::pin(answer::<DeltaDiscoveryRequest, _, _>(sessions, places, request)),
+            SOTW_PATH => Box::pin(answer::<DiscoveryRequest, _, _>(sessions, places, request)),
             _ => Box::pin(async { Ok(Status::unimplemented("no such method").into_http()) }),
         }
     }
 }
 
-async fn answer<R, S, B>(sessions: Arc<S>, request: http::Request<B>) -> Result<http::Response<Body>, Infallible>
+async fn answer<R, S, B>(
+    sessions: Arc<S>,
+    places: Arc<Semaphore>,
+    request: http::Request<B>,
+) -> Result<http::Response<Body>, Infallible>
 where
     R: Incoming + Message + Default,
     S: Sessions,
@@ -112,7 +118,7 @@ where
     };
     let (responses, queue) = mpsc::channel(QUEUE);
     // Ends with its stream: by an error or the end of the requests, or when the queue is no longer read.
-    tokio::spawn(drive(Requests::<B, R>::new(body, MAX_REQUEST_BYTES), responses, sessions, caller));
+    tokio::spawn(drive(Requests::<B, R>::new(body, MAX_REQUEST_BYTES), responses, sessions, caller, places));
     let mut response = http::Response::new(Body::new(ResponseBody::new(queue)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     Ok(response)

@@ -123,3 +123,26 @@ fn requests_are_read_however_they_are_cut() {
     assert_eq!(read(&[1, 0, 0, 0, 1, 0], 6).1, Some(Code::Unimplemented));
     assert_eq!(read(&[0, 0, 0, 0, 1, 0xff], 6).1, Some(Code::InvalidArgument));
 }
+
+#[test]
+fn an_answer_keeps_its_place_until_it_is_written() {
+    let places = Arc::new(Semaphore::new(1));
+    let message = || {
+        let place = places.clone().try_acquire_owned().unwrap();
+        Outgoing::message(&DeltaDiscoveryRequest { type_url: "t".to_owned(), ..Default::default() }, place).unwrap()
+    };
+    let (responses, queue) = mpsc::channel(1);
+    responses.try_send(Ok(message())).unwrap();
+    let mut body = ResponseBody::new(queue);
+    let Poll::Ready(Some(frame)) = poll(&mut body) else { panic!("it is written") };
+    let mut data = frame.into_data().unwrap();
+    assert_eq!(places.available_permits(), 0, "it lies in a buffer still");
+    data.advance(FRAME_HEADER);
+    assert_eq!(DeltaDiscoveryRequest::decode(data.clone()).unwrap().type_url, "t");
+    drop(data);
+    assert_eq!(places.available_permits(), 1);
+    // Nobody reads it at all.
+    responses.try_send(Ok(message())).unwrap();
+    drop(body);
+    assert_eq!(places.available_permits(), 1);
+}
