@@ -6,7 +6,7 @@ use super::services::MESHED;
 use crate::applied::Applied;
 use crate::apps::{self, CURL};
 use crate::call::{from_pod, from_pod_of};
-use crate::kube::{SOON, eventually, items, rolled_out, text};
+use crate::kube::{SOON, eventually, get, items, rolled_out, text};
 use crate::place::Place;
 use crate::run::Report;
 
@@ -59,8 +59,9 @@ pub(super) fn tproxy(_: &Place, _: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A name that no name server but the sidecar's knows, and an address that no network has.
+/// Names that no name server but the sidecar's knows: one with an address that no network has, one without any.
 const NAME: &str = "only.in-the-mesh.example";
+const UNADDRESSED: &str = "unaddressed.in-the-mesh.example";
 
 fn names(endpoint: &str) -> String {
     format!(
@@ -72,6 +73,15 @@ spec:
   hosts: [{NAME}]
   addresses: [240.0.0.9]
   ports: [{{name: http, number: 8080, protocol: HTTP, targetPort: 9080}}]
+  resolution: STATIC
+  endpoints: [{{address: {endpoint}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: unaddressed, namespace: {MESHED}}}
+spec:
+  hosts: [{UNADDRESSED}]
+  ports: [{{name: tcp, number: 8080, protocol: TCP, targetPort: 9080}}]
   resolution: STATIC
   endpoints: [{{address: {endpoint}}}]
 ---
@@ -101,6 +111,13 @@ pub(super) fn dns(_: &Place, _: &Report) -> anyhow::Result<()> {
         from_pod_of("deploy/asks-its-sidecar", MESHED, &[&url])?.expect(200)
     };
     eventually(SOON, || call(NAME)).context("a name of a ServiceEntry")?;
+    eventually(SOON, || call(UNADDRESSED)).context("a name of a ServiceEntry without addresses")?;
+    eventually(SOON, || {
+        let entry = get(&["serviceentry", "unaddressed", "-n", MESHED])?;
+        let given = text(&entry, "/status/addresses/0/value");
+        ensure!(given.starts_with("240.240."), "its status says {:#}", entry["status"]);
+        Ok(())
+    })?;
     // By the cluster's own name server: the kernel asks for the name with the pod's search domains.
     eventually(SOON, || call("service2.ns2")).context("a name of a Service")?;
     let answer = from_pod(MESHED, &[&format!("http://{NAME}:8080/details/0")])?;
