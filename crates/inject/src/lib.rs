@@ -53,7 +53,7 @@ pub struct Request<'a> {
     pub workload: Option<&'a Workload>,
     /// Variables from the webhook's path, sorted by name: [`environment`].
     pub environment: &'a [(String, String)],
-    /// The `spec` of the ProxyConfig resources that hold for this pod: [`resource`].
+    /// The `spec` of the ProxyConfig resources that hold for this pod: [`resource()`].
     pub proxy_config: Option<&'a Value>,
 }
 
