@@ -54,10 +54,10 @@ pub(crate) fn run(wanted: &[String]) -> anyhow::Result<bool> {
                 cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
                     .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
             )?,
-            "demo" => release.program().map_or_else(|counts| counts, demo::run),
+            "demo" => release.program("demo").map_or_else(|counts| counts, demo::run),
             "cluster" => match &prepared {
                 Err(why) => Counts { skipped: vec![format!("cluster: {why}")], ..Counts::default() },
-                Ok((local, _)) => match release.program() {
+                Ok((local, _)) => match release.program("cluster") {
                     Ok(program) => local.step(program, started),
                     Err(failed) => failed,
                 },
