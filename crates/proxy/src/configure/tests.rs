@@ -29,16 +29,19 @@ fn full(kind: &str, values: &[Value]) -> Update {
     Update { type_url: kind.to_owned(), resources: resources.collect(), removed: Vec::new(), full: true }
 }
 
-/// A control plane that was started anew says first which clusters there are, and that may be before it knows all.
-#[test]
-fn what_a_new_stream_removes_stays_until_it_has_said_everything() {
-    let bootstrap = mizzen_compile::bootstrap(BOOTSTRAP).unwrap();
+fn configurator(bootstrap: &Bootstrap, held: Arc<Held>) -> Configurator {
     let recorder: Arc<dyn crate::shared::Recorder> = Arc::new(NoRecorder);
     let secrets = mizzen_identity::Secrets::new();
     let shared = Arc::new(Shared::new(secrets, recorder, Limits::default(), Duration::from_secs(1)));
     let publisher = Publisher::new(Arc::clone(&shared), Vec::new());
-    let mut configurator =
-        Configurator::new(&bootstrap, shared, publisher, Health::new(), Arc::new(Held::default()), false, None);
+    Configurator::new(bootstrap, shared, publisher, Health::new(), held, false, None)
+}
+
+/// A control plane that was started anew says first which clusters there are, and that may be before it knows all.
+#[test]
+fn what_a_new_stream_removes_stays_until_it_has_said_everything() {
+    let bootstrap = mizzen_compile::bootstrap(BOOTSTRAP).unwrap();
+    let mut configurator = configurator(&bootstrap, Arc::new(Held::default()));
     let proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "x", "cluster": "a",
@@ -69,13 +72,8 @@ fn what_a_new_stream_removes_stays_until_it_has_said_everything() {
 #[test]
 fn what_nothing_asks_for_any_more_is_not_shown() {
     let bootstrap = mizzen_compile::bootstrap(BOOTSTRAP).unwrap();
-    let recorder: Arc<dyn crate::shared::Recorder> = Arc::new(NoRecorder);
-    let secrets = mizzen_identity::Secrets::new();
-    let shared = Arc::new(Shared::new(secrets, recorder, Limits::default(), Duration::from_secs(1)));
-    let publisher = Publisher::new(Arc::clone(&shared), Vec::new());
     let held = Arc::new(Held::default());
-    let mut configurator =
-        Configurator::new(&bootstrap, shared, publisher, Health::new(), Arc::clone(&held), false, None);
+    let mut configurator = configurator(&bootstrap, Arc::clone(&held));
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "x", "rds": {"config_source": {"ads": {}}, "route_config_name": "t"},
