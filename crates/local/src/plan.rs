@@ -11,8 +11,6 @@ use crate::images::{self, AppCommand, ImageMap};
 use crate::manifest::{ContainerPort, Deployment, EnvVar, Manifests, PortRef, Service};
 use crate::probe::Probe;
 
-pub(crate) use of_pods::CAUGHT;
-
 /// Annotation with the command that runs a Deployment here.
 pub const COMMAND_ANNOTATION: &str = "mizzen.dev/command";
 /// Annotation with the port on which the application listens when it cannot be told by `PORT`.

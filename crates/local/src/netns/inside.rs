@@ -22,7 +22,6 @@ use rustix::process::Pid;
 use socket2::{Domain, Socket, Type};
 
 use super::PROXY_MARK;
-use crate::plan::CAUGHT;
 
 /// First argument of `mizzen` when it is started as a sandbox: `mizzen __sandbox node …` or `mizzen __sandbox pod …`.
 pub const SANDBOX: &str = "__sandbox";
@@ -213,6 +212,19 @@ fn way_out_rules(net: Ipv4Net, port: u16) -> RuleSet {
     RuleSet { tables: vec![Table { family: Family::V4, chains: vec![chain] }], routing: Vec::new() }
 }
 
+/// Istio's annotations that say what is caught.
+pub(crate) const CAUGHT: &str = "traffic.sidecar.istio.io/";
+
+/// Those of [`CAUGHT`] that [`options_of`] reads.
+pub(crate) const OBEYED: [&str; 6] = [
+    "includeOutboundIPRanges",
+    "excludeOutboundIPRanges",
+    "includeOutboundPorts",
+    "excludeOutboundPorts",
+    "includeInboundPorts",
+    "excludeInboundPorts",
+];
+
 /// The annotations that [`options_of`] reads, as words of a message.
 pub(super) fn options_in(annotations: &BTreeMap<String, String>) -> Vec<String> {
     let known = annotations.iter().filter(|(key, _)| key.starts_with(CAUGHT));
@@ -267,5 +279,13 @@ mod tests {
             error.to_string().contains("traffic.sidecar.istio.io/excludeOutboundPorts: \"http\" is no port"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_called_obeyed_is_read_and_nothing_else() {
+        for key in OBEYED {
+            assert!(options_of(Ipv4Addr::LOCALHOST, &[&format!("{key}=nonsense")]).is_err(), "{key}");
+        }
+        assert!(options_of(Ipv4Addr::LOCALHOST, &["excludeInterfaces=nonsense"]).is_ok());
     }
 }

@@ -2,19 +2,7 @@
 
 use crate::capture::Capture;
 use crate::manifest::Deployment;
-
-/// Istio's annotations that say what is caught.
-pub(crate) const CAUGHT: &str = "traffic.sidecar.istio.io/";
-
-/// Those of [`CAUGHT`] that a network namespace of our own obeys.
-const OBEYED: [&str; 6] = [
-    "includeOutboundIPRanges",
-    "excludeOutboundIPRanges",
-    "includeOutboundPorts",
-    "excludeOutboundPorts",
-    "includeInboundPorts",
-    "excludeInboundPorts",
-];
+use crate::netns::inside::{CAUGHT, OBEYED};
 
 /// What a Deployment asks of its sidecar and does not get.
 pub(super) fn notes(deployment: &Deployment, capture: Capture) -> Vec<String> {
