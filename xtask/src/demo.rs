@@ -1,12 +1,13 @@
 //! The step `demo` of `cargo xtask test`: what the README's first command promises, asked of the release build.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use mizzen_testing::ReservedPort;
 
 use crate::steps::Counts;
 
@@ -43,7 +44,8 @@ impl Drop for Demo {
 fn from_start_to_end(program: &Path) -> anyhow::Result<Duration> {
     let folder = std::env::temp_dir().join(format!("mizzen-xtask-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let reserved = ReservedPort::new();
+    let port = reserved.port();
     let begun = Instant::now();
     let child = Command::new(program)
         .args(["demo", "--name", "xtask-demo", "--gateway-port", &port.to_string(), "--dir"])
