@@ -8,7 +8,8 @@ pub const PERL: &str = "docker.io/library/perl:5.40-slim";
 pub const CURL: &str = "docker.io/curlimages/curl:8.10.1";
 
 /// Arguments are `KIND:PORT`: `greet` speaks first, as a mail or file server does; `http` answers with the name of its pod and
-/// the path, at `/caller` with the address that its connection comes from; `grpc` answers health checks. The latter two say that they are ill while `/state/ill` is there.
+/// the path, at `/caller` with the address that its connection comes from; `grpc` answers health checks. The latter two say
+/// that they are ill while `/state/ill` is there.
 const PROGRAM: &str = include_str!("apps/serve.pl");
 
 /// A ConfigMap `name` with the program. Steps run side by side and take away what they have applied, so each has one of its own.

@@ -50,7 +50,7 @@ pub(super) fn tproxy(_: &Place, _: &Report) -> anyhow::Result<()> {
             let answer = from_pod(MESHED, &[&format!("http://{name}:8080/caller")])?.expect(200)?;
             let seen = answer.body.trim();
             ensure!(seen == wanted, "the application behind {name} sees the caller {seen}, not {wanted}");
-            // Through both sidecars: mutual TLS ends at the second one.
+            // It was a proxy that answered.
             ensure!(answer.headers.contains_key("x-envoy-upstream-service-time"), "{:?}", answer.headers);
             Ok(())
         })
@@ -118,7 +118,6 @@ pub(super) fn dns(_: &Place, _: &Report) -> anyhow::Result<()> {
         ensure!(given.starts_with("240.240."), "its status says {:#}", entry["status"]);
         Ok(())
     })?;
-    // By the cluster's own name server: the kernel asks for the name with the pod's search domains.
     eventually(SOON, || call("service2.ns2")).context("a name of a Service")?;
     let answer = from_pod(MESHED, &[&format!("http://{NAME}:8080/details/0")])?;
     ensure!(answer.status == 0, "{NAME} exists for a pod whose sidecar does not answer: status {}", answer.status);
