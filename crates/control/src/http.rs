@@ -30,7 +30,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/version", get(version))
         // As `istioctl` spells it.
         .route("//version", get(version))
-        .route("/debug/syncz", get(syncz))
+        .route("/debug/syncz", get(inspected))
         .route("/debug/config_dump", get(inspected))
         .route("/debug/connections", get(inspected))
         .route("/debug/nodes", get(nodes))
@@ -85,10 +85,6 @@ async fn index() -> &'static str {
 /// What `istioctl version` asks.
 async fn version() -> Json<Value> {
     Json(json!({"clientVersion": inspect::version()}))
-}
-
-async fn syncz(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(shared.status().syncz())
 }
 
 /// The pages that tools read over the discovery port as well.

@@ -238,11 +238,6 @@ impl Status {
         proxies
     }
 
-    /// `/debug/syncz`.
-    pub(crate) fn syncz(&self) -> Value {
-        self.listed().into_iter().map(ProxyStatus::json).collect()
-    }
-
     /// `/debug/nodes`: what each proxy says of itself.
     pub(crate) fn nodes(&self) -> Value {
         let node = |it: &ProxyStatus| {
