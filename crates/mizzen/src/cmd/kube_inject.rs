@@ -45,7 +45,7 @@ pub(crate) struct KubeInject {
     /// ProxyConfig resources beside those among the manifests; all other objects in it are left alone
     #[arg(long = "proxyConfigFile", alias = "proxy-config-file", value_name = "FILE")]
     proxy_config_file: Option<PathBuf>,
-    /// Namespace of the objects that name none
+    /// Namespace of the workloads that name none; a ProxyConfig that names none is in `default`
     #[arg(short, long, default_value = "", hide_default_value = true, value_name = "NAMESPACE")]
     namespace: String,
     /// Revision of the control plane that the sidecars talk to
